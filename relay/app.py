@@ -1,0 +1,239 @@
+"""Wiring: the only file that knows every floor. Builds the relay from a configuration, runs it, drains it.
+
+SIGTERM, SIGINT   accept no more, close what is idle, let live streams end, for `drain` seconds at most
+once more         break off what is left, now
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import ipaddress
+import resource
+import signal
+import ssl
+import sys
+from collections.abc import Callable
+
+import uvloop
+
+from relay import config as configuration
+from relay.config import Config
+from relay.control.access import AccessLog
+from relay.control.exchange import Exchange, Office, Timing
+from relay.control.router import Route, Router, Upstream
+from relay.errors import ConfigError, RelayError
+from relay.net.downstream1 import ClientLimits, Downstream1
+from relay.net.pool import Origin, Pool, PoolLimits
+from relay.net.server import Address, Server
+from relay.net.timers import Wheel
+from relay.wire import dialect
+from relay.wire.headers import Credential
+from relay.wire.http1 import RequestHead
+
+# Descriptors for what is not a relayed connection: the loop's own, listening sockets, logs, a resolver.
+_SPARE_DESCRIPTORS = 64
+# After streams were broken off: what their readers get to take the last event (seconds).
+_PARTING = 0.5
+_DRAIN_LOOK = 0.05
+
+
+def run(config: Config, say: Callable[[str], None] | None = None) -> int:
+    """Serve until a signal says otherwise; returns the exit code. Raises ConfigError before anything is served."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(config, say or _say))
+
+
+async def _serve(config: Config, say: Callable[[str], None]) -> int:
+    app = App(config, say)
+    for address in await app.start():
+        say(f"relay listening on http://{address}")
+    await app.serve()
+    return 0
+
+
+class App:
+    """One relay in one event loop."""
+
+    def __init__(self, config: Config, say: Callable[[str], None]) -> None:
+        self._config = config
+        self._say = say
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._clients = config.server.max_connections
+        self._fit_descriptors()
+        self._wheel = Wheel(self._loop)
+        self._access = AccessLog(config.server.access_log)
+        self._upstreams = {table.name: self._upstream(table) for table in config.upstream}
+        limits, timeouts = config.limits, config.timeouts
+        self.office = Office(
+            router=Router(self._routes()),
+            wheel=self._wheel,
+            access=self._access,
+            timing=Timing(
+                head=timeouts.head,
+                first_event=timeouts.first_event,
+                idle=timeouts.idle,
+                total=timeouts.total,
+                heartbeat=timeouts.heartbeat,
+            ),
+            request_limit=limits.request_body,
+            replay_limit=limits.replay_body,
+            event_limit=limits.event,
+            inflate_limit=limits.inflated,
+            trusted=tuple(ipaddress.ip_network(network) for network in config.server.trusted),
+        )
+        self._server = Server(
+            self._wheel,
+            ClientLimits(
+                head=timeouts.request_head,
+                body_idle=timeouts.request_body,
+                keep_alive=timeouts.keep_alive,
+                stall=timeouts.write,
+                body=limits.request_body,
+            ),
+            self._clients,
+            self._exchange,
+            self._refuse,
+        )
+
+    async def start(self) -> list[Address]:
+        """Listen. Returns the addresses; raises ConfigError for one that cannot be had."""
+        self._loop.set_exception_handler(self._complain)
+        listen = [Address(*configuration.split_address(entry, "listen")) for entry in self._config.server.listen]
+        addresses = await self._server.listen(listen)
+        self._wheel.start()
+        self._access.start()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self.stop)
+        # What lives from here to the end need not be looked at by every collection.
+        gc.collect()
+        gc.freeze()
+        return addresses
+
+    async def serve(self) -> None:
+        """Until somebody stops it, then until the drain is over."""
+        await self._stopping.wait()
+        await self._drain()
+        self._wheel.close()
+        self._access.close()
+
+    def stop(self) -> None:
+        """First time: drain. Second time: now."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+    async def _drain(self) -> None:
+        office = self.office
+        office.draining = True
+        self._server.drain()
+        for upstream in self._upstreams.values():
+            upstream.pool.close()
+        if office.open:
+            self._say(f"draining: {len(office.open)} requests are under way; once more to break them off")
+        deadline = self._loop.time() + self._config.timeouts.drain
+        while self._server.connections and self._loop.time() < deadline and not self._hurry.is_set():
+            try:
+                await asyncio.wait_for(self._hurry.wait(), _DRAIN_LOOK)
+            except TimeoutError:
+                continue
+        if office.open:
+            self._say(f"breaking off {len(office.open)} requests")
+            for exchange in list(office.open.values()):
+                exchange.drained()
+            deadline = self._loop.time() + _PARTING
+            while self._server.connections and self._loop.time() < deadline:
+                await asyncio.sleep(_DRAIN_LOOK)
+        self._server.cut()
+        await asyncio.sleep(0)
+
+    # Building
+
+    def _routes(self) -> list[Route]:
+        return [
+            Route(table.path, self._upstreams[table.upstream], table.strip_prefix.encode())
+            for table in self._config.route
+        ]
+
+    def _upstream(self, table: configuration.UpstreamTable) -> Upstream:
+        place = f"upstream {table.name!r}"
+        url = configuration.split_url(table.url, place)
+        tls = _tls(table.ca_file, place) if url.scheme == "https" else None
+        host = url.hostname or ""
+        port = url.port or (443 if tls else 80)
+        timeouts = self._config.timeouts
+        pool = Pool(
+            Origin(table.name, host, port, tls, link_local=table.allow_link_local),
+            PoolLimits(
+                connections=table.max_connections,
+                waiting=self._config.limits.waiting,
+                connect=timeouts.connect,
+                queue=timeouts.queue,
+                idle=timeouts.upstream_idle,
+                stall=timeouts.write,
+            ),
+            self._wheel,
+        )
+        key = configuration.api_key(table, place)
+        return Upstream(
+            name=table.name,
+            pool=pool,
+            authority=(url.netloc if url.port else f"[{host}]" if ":" in host else host).encode(),
+            base=url.path.rstrip("/").encode(),
+            credential=Credential(key[0].encode(), key[1].encode()) if key else None,
+            forwarded=table.forward_client,
+        )
+
+    def _exchange(self, request: RequestHead, client: Downstream1) -> Exchange:
+        return Exchange(self.office, request, client)
+
+    def _refuse(self, client: Downstream1, error: RelayError) -> None:
+        """A request that never became one: its answer and its line in the log."""
+        self._access.write(
+            {"client": client.peer, "status": error.status, "reason": error.reason.value, "error": error.code}
+        )
+        body = dialect.OPAQUE.error_body(error, "")
+        client.respond(error.status, [(b"content-type", b"application/json")], body)
+
+    def _fit_descriptors(self) -> None:
+        """As many connections as there are descriptors for: better refused at the door than failed in the house."""
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        if hard == resource.RLIM_INFINITY:
+            return
+        providers = sum(table.max_connections for table in self._config.upstream)
+        wanted = self._clients + providers + _SPARE_DESCRIPTORS
+        if wanted > hard:
+            # A stream takes one of each side.
+            self._clients = max((hard - _SPARE_DESCRIPTORS) - min(providers, (hard - _SPARE_DESCRIPTORS) // 2), 1)
+            self._say(
+                f"the limit of {hard} open files leaves room for {self._clients} client connections "
+                f"({self._config.server.max_connections} configured) beside {providers} to providers"
+            )
+
+    def _complain(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """A defect, or a condition of the system, outside any exchange: one line, never what a peer sent."""
+        error = context.get("exception")
+        detail = f": {type(error).__name__}" if isinstance(error, BaseException) else ""
+        trace = error.__traceback__ if isinstance(error, BaseException) else None
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        where = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
+        self._say(f"internal: {context.get('message')}{detail}{where}")
+
+
+def _tls(ca_file: str | None, place: str) -> ssl.SSLContext:
+    """The system's trust, or a file's; TLS 1.2 and up."""
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError):
+        raise ConfigError(f"{place}: ca_file {ca_file!r} holds no certificates in PEM form") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

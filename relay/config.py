@@ -1,0 +1,382 @@
+"""The configuration file: its schema, and one clear error per mistake. Read by app alone.
+
+The schema is the classes below; msgspec checks a file against them. A mistake names the file, the line, the key, what
+was expected, and the nearest name that exists. Nothing here opens a socket or builds an object of another floor.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import SplitResult, urlsplit
+
+import msgspec
+
+from relay.errors import ConfigError
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SIZES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "kB": 1000, "MB": 10**6, "GB": 10**9}
+_KEY_HEADERS = {"bearer": ("authorization", "Bearer "), "x-api-key": ("x-api-key", ""), "api-key": ("api-key", "")}
+
+
+class Seconds(float):
+    """A duration: "250ms", "30s", "5m", "1h", or a number of seconds."""
+
+
+class Size(int):
+    """A number of bytes: "64KiB", "32MiB", or a plain integer."""
+
+
+class _Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A table of the file: unknown keys are mistakes."""
+
+
+class Listen(_Table, frozen=True):
+    """`[server]`"""
+
+    listen: list[str] = msgspec.field(default_factory=lambda: ["127.0.0.1:8080"])
+    allow_open: bool = False
+    trusted: list[str] = []
+    max_connections: int = 10_000
+    access_log: Literal["json", "text", "off"] = "json"
+
+
+class UpstreamTable(_Table, frozen=True):
+    """`[[upstream]]`"""
+
+    name: str
+    url: str
+    api_key_env: str | None = None
+    api_key_header: Literal["bearer", "x-api-key", "api-key"] = "bearer"
+    ca_file: str | None = None
+    max_connections: int = 1024
+    forward_client: bool = False
+    allow_link_local: bool = False
+
+
+class RouteTable(_Table, frozen=True):
+    """`[[route]]`"""
+
+    path: str
+    upstream: str
+    strip_prefix: str = ""
+
+
+class Timeouts(_Table, frozen=True):
+    """`[timeouts]`; 0 switches one off where that makes sense."""
+
+    request_head: Seconds = Seconds(10)
+    request_body: Seconds = Seconds(30)
+    keep_alive: Seconds = Seconds(75)
+    write: Seconds = Seconds(60)
+    queue: Seconds = Seconds(30)
+    connect: Seconds = Seconds(5)
+    head: Seconds = Seconds(120)
+    first_event: Seconds = Seconds(120)
+    idle: Seconds = Seconds(300)
+    total: Seconds = Seconds(0)
+    heartbeat: Seconds = Seconds(15)
+    upstream_idle: Seconds = Seconds(60)
+    drain: Seconds = Seconds(300)
+
+
+class Limits(_Table, frozen=True):
+    """`[limits]`"""
+
+    request_body: Size = Size(32 * 1024**2)
+    replay_body: Size = Size(1024**2)
+    event: Size = Size(1024**2)
+    inflated: Size = Size(32 * 1024**2)
+    waiting: int = 1024
+
+
+# Timeouts that guard the process itself: without them one peer could hold a connection for ever.
+_NEEDED = ("request_head", "request_body", "keep_alive", "write", "queue", "connect")
+
+
+class Config(_Table, frozen=True):
+    """A whole file."""
+
+    server: Listen = Listen()
+    upstream: list[UpstreamTable] = []
+    route: list[RouteTable] = []
+    timeouts: Timeouts = Timeouts()
+    limits: Limits = Limits()
+
+
+def load(path: str) -> Config:
+    """Read and check a file. Raises ConfigError."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text") from None
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    try:
+        config = msgspec.convert(raw, Config, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_Mistake(path, text, raw, str(error)).text()) from None
+    check(config, path)
+    return config
+
+
+def of_upstream(url: str, *, listen: list[str] | None = None, api_key_env: str | None = None) -> Config:
+    """The configuration of `relay serve --upstream URL`: one provider for every path."""
+    config = Config(
+        server=Listen(listen=listen) if listen else Listen(),
+        upstream=[UpstreamTable(name="upstream", url=url, api_key_env=api_key_env)],
+        route=[RouteTable(path="/*", upstream="upstream")],
+    )
+    check(config, "--upstream")
+    return config
+
+
+def check(config: Config, place: str) -> None:
+    """What no schema can say. Raises ConfigError; `place` is the file's name, or the option's."""
+    if not config.upstream:
+        raise ConfigError(f"{place}: no [[upstream]]: name at least one provider, with its name and url")
+    if not config.route:
+        raise ConfigError(f'{place}: no [[route]]: say which paths go where, as path = "/*", upstream = "…"')
+    for entry in config.server.listen:
+        split_address(entry, f"{place}: [server] listen")
+    for network in config.server.trusted:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            raise ConfigError(f"{place}: [server] trusted: {network!r} is not a network like 10.0.0.0/8") from None
+    for name in _NEEDED:
+        if getattr(config.timeouts, name) <= 0:
+            raise ConfigError(
+                f"{place}: [timeouts] {name} must be above 0: it keeps one peer from holding a place for ever"
+            )
+    for name in config.timeouts.__struct_fields__:
+        if getattr(config.timeouts, name) < 0:
+            raise ConfigError(f"{place}: [timeouts] {name} must not be negative")
+    _check_counts(config, place)
+    names = _check_upstreams(config, place)
+    _check_routes(config, place, names)
+    _check_exposure(config, place)
+
+
+def split_address(entry: str, place: str) -> tuple[str, int]:
+    """`host:port` with an IP address as its host, `[…]:port` for IPv6."""
+    host, colon, port = entry.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        ipaddress.ip_address(host)
+        number = int(port)
+    except ValueError:
+        raise ConfigError(f'{place}: {entry!r} is not an address like "127.0.0.1:8080" or "[::1]:8080"') from None
+    if not colon or not 0 <= number <= 65535:
+        raise ConfigError(f"{place}: {entry!r} needs a port from 0 to 65535")
+    return host, number
+
+
+def split_url(url: str, place: str) -> SplitResult:
+    """An upstream's url: http or https, a host, perhaps a port and a path."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"{place}: {url!r}: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ConfigError(f'{place}: {url!r} is not a url like "https://api.openai.com"')
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ConfigError(f"{place}: a url may hold no user, query or fragment; a key belongs into api_key_env")
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ConfigError(f"{place}: {url!r} holds a character that a url may not hold")
+    return parts
+
+
+def api_key(table: UpstreamTable, place: str) -> tuple[str, str] | None:
+    """The header field that carries an upstream's key, name and value; None where the caller brings its own."""
+    if table.api_key_env is None:
+        return None
+    key = os.environ.get(table.api_key_env)
+    if not key:
+        raise ConfigError(
+            f"{place}: upstream {table.name!r}: the environment variable {table.api_key_env} is not set; "
+            "set it to the provider's key, or leave out api_key_env so that callers bring their own"
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError(f"{place}: upstream {table.name!r}: {table.api_key_env} holds characters that no key has")
+    name, prefix = _KEY_HEADERS[table.api_key_header]
+    return name, prefix + key
+
+
+def _check_counts(config: Config, place: str) -> None:
+    for key, value in (
+        ("[server] max_connections", config.server.max_connections),
+        ("[limits] waiting", config.limits.waiting),
+        ("[limits] event", config.limits.event),
+        ("[limits] request_body", config.limits.request_body),
+        ("[limits] inflated", config.limits.inflated),
+        *((f"upstream {table.name!r}: max_connections", table.max_connections) for table in config.upstream),
+    ):
+        if value < 1:
+            raise ConfigError(f"{place}: {key} must be at least 1")
+
+
+def _check_upstreams(config: Config, place: str) -> list[str]:
+    names: list[str] = []
+    for table in config.upstream:
+        if table.name in names:
+            raise ConfigError(f"{place}: two upstreams are named {table.name!r}")
+        names.append(table.name)
+        parts = split_url(table.url, f"{place}: upstream {table.name!r}: url")
+        for entry in config.server.listen:
+            host, port = split_address(entry, place)
+            if port and parts.hostname in (host, "localhost") and (parts.port or 0) == port:
+                raise ConfigError(f"{place}: upstream {table.name!r}: {table.url} is where the relay itself listens")
+        if table.ca_file is not None and not Path(table.ca_file).is_file():
+            raise ConfigError(f"{place}: upstream {table.name!r}: ca_file {table.ca_file!r} is not a file")
+        api_key(table, place)
+    return names
+
+
+def _check_routes(config: Config, place: str, names: list[str]) -> None:
+    seen: list[str] = []
+    for route in config.route:
+        where = f"{place}: route {route.path!r}"
+        if not route.path.startswith("/") or "*" in route.path[:-1] or not route.path.isascii():
+            raise ConfigError(f'{where}: a path begins with / and may end in *, as "/v1/*"')
+        if route.upstream not in names:
+            raise ConfigError(f"{where}: there is no upstream {route.upstream!r}{_nearest(route.upstream, names)}")
+        for earlier in seen:
+            if earlier == route.path or (earlier.endswith("*") and route.path.startswith(earlier[:-1])):
+                raise ConfigError(f"{where}: never reached, because {earlier!r} stands before it; put it first")
+        seen.append(route.path)
+        if route.strip_prefix and not re.fullmatch(r"(/[^/*?#\s]+)+", route.strip_prefix):
+            raise ConfigError(f'{where}: strip_prefix is the start of a path without a slash at its end, as "/openai"')
+        table = config.upstream[names.index(route.upstream)]
+        base = split_url(table.url, place).path.rstrip("/")
+        if base.endswith("/v1") and not route.strip_prefix and ("/v1/".startswith(route.path.rstrip("*")[:4])):
+            raise ConfigError(
+                f"{where}: a request for /v1/… would ask the provider for {base}/v1/…; "
+                f"write url = {table.url.rstrip('/').removesuffix('/v1')!r} for upstream {table.name!r}"
+            )
+
+
+def _check_exposure(config: Config, place: str) -> None:
+    holders = [table.name for table in config.upstream if table.api_key_env is not None]
+    if not holders or config.server.allow_open:
+        return
+    for entry in config.server.listen:
+        host, _ = split_address(entry, place)
+        if not ipaddress.ip_address(host).is_loopback:
+            raise ConfigError(
+                f"{place}: [server] listen {entry!r} can be reached from other machines, and upstream {holders[0]!r} "
+                "has a key that anybody could spend, because callers are not asked who they are; listen on 127.0.0.1 "
+                "behind a proxy that asks, or say allow_open = true in [server]"
+            )
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is Seconds:
+        return _seconds(value)
+    if kind is Size:
+        return _size(value)
+    raise NotImplementedError(kind)
+
+
+def _seconds(value: Any) -> Seconds:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return Seconds(value)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)", value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError('Expected a duration like "30s", "250ms" or "5m"')
+    return Seconds(float(match[1]) * _UNITS[match[2]])
+
+
+def _size(value: Any) -> Size:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Size(value)
+    match = re.fullmatch(r"(\d+) ?([A-Za-z]*)", value) if isinstance(value, str) else None
+    if match is None or match[2] not in _SIZES:
+        raise ValueError('Expected a size like "64KiB" or "32MiB"')
+    return Size(int(match[1]) * _SIZES[match[2]])
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
+
+
+class _Mistake:
+    """msgspec's message, said in the terms of the file."""
+
+    def __init__(self, path: str, text: str, raw: dict[str, Any], message: str) -> None:
+        self._path = path
+        self._lines = text.splitlines()
+        self._raw = raw
+        what, _, place = message.partition(" - at `$")
+        self._what = what
+        self._keys = re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", place.rstrip("`"))
+
+    def text(self) -> str:
+        tables: list[str] = []
+        index = 0
+        for name, number in self._keys:
+            if number:
+                index = int(number)
+            else:
+                tables.append(name)
+        unknown = re.match(r"Object contains unknown field `(.*)`", self._what)
+        key = unknown[1] if unknown else ""
+        section = tables[0] if tables else ""
+        if not unknown and tables:
+            key = tables[-1] if len(tables) > 1 else ""
+        if unknown:
+            what = f"unknown key {key!r}{_nearest(key, self._known(section))}"
+        elif self._what.startswith("Object missing required field"):
+            missing = self._what.partition("`")[2].rstrip("`")
+            what = f"the key {missing!r} is missing"
+        else:
+            what = self._what[0].lower() + self._what[1:].replace("`", "")
+            what = f"{key}: {what}" if key else what
+        where = f"[{section}] " if section else ""
+        if section in ("upstream", "route"):
+            where = f"[[{section}]] number {index + 1}: "
+        line = self._line(section, index, key)
+        return f"{self._path}{f':{line}' if line else ''}: {where}{what}"
+
+    @staticmethod
+    def _known(section: str) -> list[str]:
+        tables: dict[str, type[_Table]] = {
+            "": Config,
+            "server": Listen,
+            "upstream": UpstreamTable,
+            "route": RouteTable,
+            "timeouts": Timeouts,
+            "limits": Limits,
+        }
+        return list(tables.get(section, Config).__struct_fields__)
+
+    def _line(self, section: str, index: int, key: str) -> int:
+        """The line of a key, or else of its table; 0 where the file writes it in another way."""
+        header = re.compile(rf"\s*\[\[?\s*{re.escape(section)}\s*\]\]?")
+        entry = re.compile(rf"\s*(\[\[?\s*)?[\"']?{re.escape(key)}[\"']?\s*(=|\])") if key else None
+        seen = -1
+        start = 0
+        inside = not section
+        for number, line in enumerate(self._lines, 1):
+            if section and header.match(line):
+                seen += 1
+                inside = section not in ("upstream", "route") or seen == index
+                start = number if inside else start
+            elif section and line.lstrip().startswith("["):
+                inside = False
+            elif inside and entry is not None and entry.match(line):
+                return number
+            if not section and entry is not None and entry.match(line):
+                return number
+        return start

@@ -1,0 +1,73 @@
+"""A request's body on its way to the provider, and kept for one repeat while nothing of an answer has come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from relay.core.reader import Reader
+from relay.core.transfer import Clock
+from relay.flow.gate import Gate
+from relay.flow.overflow import REQUEST
+
+
+class RequestBody:
+    """`limit`: bytes it may have in all; past them `overrun` is called and the rest is dropped. `keep`: up to so many
+    bytes the body is kept for a repeat. `gate` is the client's: it is not read while the provider does not take."""
+
+    __slots__ = ("_clock", "_gate", "_keep", "_kept", "_limit", "_overrun", "active", "bytes", "ended", "reader")
+
+    def __init__(self, gate: Gate, clock: Clock, *, limit: int, keep: int, overrun: Callable[[], None]) -> None:
+        self._gate = gate
+        self._clock = clock
+        self._limit = limit
+        self._keep = keep
+        self._overrun = overrun
+        self._kept: list[bytes] | None = []
+        self.reader = Reader(REQUEST, gate)
+        self.bytes = 0
+        self.active = clock.now
+        self.ended = False
+
+    def feed(self, payload: bytes) -> None:
+        """The next bytes from the client."""
+        self.active = self._clock.now
+        self.bytes += len(payload)
+        if self.bytes > self._limit:
+            self._overrun()
+            return
+        if self._kept is not None:
+            if self.bytes > self._keep:
+                self._kept = None
+            else:
+                self._kept.append(payload)
+        self.reader.send(payload)
+
+    def end(self) -> None:
+        """The body is whole."""
+        self.ended = True
+        self.active = self._clock.now
+        self.reader.finish()
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether all that has come is still here."""
+        return self._kept is not None
+
+    def rewind(self) -> None:
+        """Make ready to be sent from its start once more."""
+        assert self._kept is not None
+        self.reader.detach()
+        self.reader = Reader(REQUEST, self._gate)
+        for piece in self._kept:
+            self.reader.send(piece)
+        if self.ended:
+            self.reader.finish()
+
+    def settle(self) -> None:
+        """An answer has begun: no repeat will be wanted."""
+        self._kept = None
+
+    def drop(self) -> None:
+        """Nobody takes the body any more."""
+        self._kept = None
+        self.reader.detach()

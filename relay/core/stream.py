@@ -1,0 +1,134 @@
+"""One generation's event stream, from the provider's bytes to its reader. `feed` is the hot path of the relay.
+
+        provider socket -> ChunkedBody.receive -> Stream.feed -> sink.send -> client socket
+
+Whole events go on as the object they came in; what is unfinished waits in the framer. Nothing is parsed: the last
+events are kept by reference, and the dialect looks at them once, when the stream has ended or fallen silent, to tell a
+finished answer from one that was cut.
+"""
+
+from __future__ import annotations
+
+from relay.core.reader import Reader
+from relay.core.transfer import Clock, Owner, Transfer
+from relay.errors import RelayError, UpstreamCut, UpstreamReported
+from relay.wire import sse
+from relay.wire.dialect import HEAD, Dialect, Ending
+
+_BORDERS = sse.BORDERS
+
+
+class Stream(Transfer):
+    """`events` with data have been fed whole; `first` and `last` are such events as they came, cut to their heads
+    where they are long."""
+
+    __slots__ = ("_framer", "_pending", "dialect", "events", "first", "last")
+
+    def __init__(self, reader: Reader, owner: Owner, clock: Clock, dialect: Dialect, event_limit: int) -> None:
+        super().__init__(reader, owner, clock)
+        self.dialect = dialect
+        self._framer = sse.Framer(event_limit)
+        self._pending = False
+        self.events = 0
+        self.first = b""
+        self.last = b""
+
+    def feed(self, payload: bytes) -> None:
+        """Pass on the next bytes of the provider's stream: up to their last event border, the rest when its event is
+        whole. Called with what one read of the socket gave, so that several events in one read are one write."""
+        if self._pending or not payload.endswith(_BORDERS):
+            self._feed_pieces(payload)
+            return
+        if (
+            (b"\ndata:" in payload or payload.startswith(b"data:"))
+            and payload.count(b"\n\n") == 1
+            and b"\r" not in payload
+            and len(payload) < HEAD
+            and self.began
+        ):
+            # One short event, by far the most frequent case; the same as _note, without its call.
+            self.events += 1
+            self.last = payload
+        else:
+            self._note(payload, sse.count(payload))
+        self.bytes += len(payload)
+        self.active = self._clock.now
+        self.reader.send(payload)
+
+    @property
+    def at_border(self) -> bool:
+        """Whether something may be inserted: the reader has whole events only."""
+        return not self._framer.inside
+
+    def ending(self) -> Ending:
+        """What the events so far say about the stream's end."""
+        return self.dialect.verdict(self.last)
+
+    def end(self) -> None:
+        """The provider's body ended as its framing says. Whether the answer is whole, its dialect tells."""
+        rest = self._framer.close()
+        if rest:
+            # An event without its empty line: the bytes go on unchanged, and may yet be the terminal event.
+            if sse.has_data(rest):
+                self._note(rest, 0)
+            self._pass(rest)
+        cut = UpstreamCut("the provider's stream ended before its terminal event")
+        self._settle(None if self.dialect.opaque else cut)
+
+    def fail(self, error: RelayError) -> None:
+        """The provider's body stopped before its end, or somebody gave it up."""
+        self._framer.close()
+        self._settle(error)
+
+    def _settle(self, error: RelayError | None) -> None:
+        ending = self.ending()
+        if ending is Ending.DONE:
+            error = None
+        elif ending is Ending.ERROR:
+            error = UpstreamReported("the provider reported an error in its stream")
+        self._owner.transfer_ended(error)
+
+    def _feed_pieces(self, payload: bytes) -> None:
+        """An event that came in several reads, or whose line ends are not the usual ones."""
+        framer = self._framer
+        inside = framer.inside
+        whole = framer.feed(payload)
+        self._pending = framer.pending
+        if not whole:
+            self.active = self._clock.now
+            return
+        if inside or framer.inside:
+            self._note_oversized(whole, inside)
+        else:
+            self._note(whole, sse.count(whole))
+        self._pass(whole)
+
+    def _pass(self, whole: bytes) -> None:
+        self.bytes += len(whole)
+        self.active = self._clock.now
+        self.reader.send(whole)
+
+    def _note(self, whole: bytes, events: int) -> None:
+        """Keep what the end of the stream may want to know of these events."""
+        if not self.began:
+            self.first = sse.split(whole)[0][:HEAD]
+            self._begin()
+        self.events += events
+        if len(whole) < HEAD:
+            if events or sse.has_data(whole):
+                self.last = whole
+            return
+        for block in reversed(sse.split(whole)):
+            if sse.has_data(block):
+                self.last = block[:HEAD]
+                return
+
+    def _note_oversized(self, piece: bytes, inside: bool) -> None:
+        """A piece of an event that is too long to be held: it counts once, when its end has come."""
+        if not inside:
+            self._note(piece, sse.count(piece) - 1)
+        elif not self._framer.inside:
+            rest = b"".join(sse.split(piece)[1:])
+            self.events += 1
+            if rest:
+                self._note(rest, sse.count(rest))

@@ -1,0 +1,426 @@
+"""A client's HTTP/1.1 connection: requests in, one at a time, and the sink of their answers (RFC 9112).
+
+        HEAD -> BODY -> BUSY -> HEAD ...        BUSY: the answer is under way; what the client sends ahead waits
+                          \\-> LINGER            an answer was sent to a request that was not read whole
+
+A client that ends its side, in whatever state, has left: its exchange is told at once. One request sent ahead of its
+turn waits in the buffer; past AHEAD_LIMIT the socket is not read until it is that request's turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Protocol
+
+from relay.core.reader import Reader
+from relay.core.request import RequestBody
+from relay.errors import ClientLeft, ClientStalled, PayloadTooLarge, RelayError, RemoteProtocolError, RequestTimeout
+from relay.flow.gate import Gate
+from relay.net.connection1 import STALL_LOOK, Connection1
+from relay.net.timers import Wheel
+from relay.wire import http1
+from relay.wire.body import Body, LengthBody
+from relay.wire.chunked import ChunkedBody
+from relay.wire.http1 import Framing, Headers, RequestHead
+
+AHEAD_LIMIT = 64 * 1024
+# RFC 9112, 9.6: read on for a moment so that the answer is not lost to a RST. Bounds in seconds and bytes.
+LINGER_TIME = 2.0
+LINGER_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLimits:
+    """What one client connection may do. Times in seconds, sizes in bytes."""
+
+    head: float = 10.0
+    body_idle: float = 30.0
+    keep_alive: float = 75.0
+    stall: float = 60.0
+    body: int = 32 * 1024 * 1024
+    requests: int = 10_000
+    age: float = 3600.0
+
+
+class Exchange(Protocol):
+    """One request and its answer, as this connection sees it. `control` implements it."""
+
+    body: RequestBody
+
+    @property
+    def done(self) -> bool:
+        """Nothing more will happen."""
+
+    def start(self) -> None:
+        """The request's head was read; its body may still be coming."""
+
+    def stop(self, error: RelayError) -> None:
+        """The client left, stalled, or broke the protocol: give everything up."""
+
+    def delivered(self) -> None:
+        """The answer has gone, to its end or to its abort."""
+
+
+class Service(Protocol):
+    """What the connections of a server share. `server` implements it."""
+
+    wheel: Wheel
+    limits: ClientLimits
+    draining: bool
+
+    def exchange(self, request: RequestHead, client: Downstream1) -> Exchange:
+        """Make the exchange for a request; nothing may happen before its `start`."""
+
+    def opened(self, client: Downstream1) -> bool:
+        """A connection has come. False: there are too many."""
+
+    def left(self, client: Downstream1) -> None:
+        """A connection has gone."""
+
+    def refused(self, client: Downstream1, error: RelayError) -> None:
+        """Answer a request that cannot become an exchange."""
+
+
+class _Phase(enum.Enum):
+    HEAD = enum.auto()
+    BODY = enum.auto()
+    BUSY = enum.auto()
+    LINGER = enum.auto()
+
+
+class Downstream1(Connection1):
+    """`peer` is the client's address, `gate` stops reading from it. The sink of one answer at a time."""
+
+    __slots__ = (
+        "_body",
+        "_buffer",
+        "_close_after",
+        "_exchange",
+        "_framing",
+        "_lingered",
+        "_opened_at",
+        "_phase",
+        "_request",
+        "_requests",
+        "_scanned",
+        "_service",
+        "_since",
+        "_state",
+        "gate",
+        "peer",
+    )
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(service.wheel, service.limits.stall)
+        self._service = service
+        self._state: Callable[[bytes], None] = self._read_head
+        self._buffer = bytearray()
+        self._scanned = 0
+        self._phase = _Phase.HEAD
+        self._since = self._opened_at = service.wheel.now
+        self._requests = 0
+        self._request: RequestHead | None = None
+        self._exchange: Exchange | None = None
+        self._body: Body | None = None
+        self._framing = http1.EMPTY
+        self._close_after = False
+        self._lingered = 0
+        self.gate = Gate(self.pause_reading, self.resume_reading)
+        self.peer = ""
+
+    # From the socket
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        address = transport.get_extra_info("peername")
+        self.peer = address[0] if isinstance(address, tuple) else "unix"
+        if not self._service.opened(self):
+            self._cut()
+            return
+        self._wheel.watch(self, self._since + self._service.limits.head)
+
+    def data_received(self, data: bytes) -> None:
+        self._state(data)
+
+    def eof_received(self) -> None:
+        # A half-closed connection counts as left (a reader that will not read cannot be told from it).
+        self._give_up(ClientLeft("the client closed the connection"))
+        self._cut()
+
+    def _left(self, error: Exception | None) -> None:
+        self._give_up(ClientLeft("the client's connection was lost"))
+        self._service.left(self)
+
+    def _receive(self, state: Callable[[bytes], None]) -> None:
+        self._state = state
+
+    # Requests
+
+    def _read_head(self, data: bytes) -> None:
+        if not self._buffer:
+            self._since = self._wheel.now
+            self._wheel.watch(self, self._since + self._service.limits.head)
+        self._buffer += data
+        self._parse()
+
+    def _parse(self) -> None:
+        buffer = self._buffer
+        if self._scanned < 2 and buffer.startswith(b"\r\n"):
+            del buffer[:2]  # RFC 9112, 2.2: one empty line before a request is ignored
+        try:
+            http1.check_request_line(buffer)
+            end = http1.find_head(buffer, http1.REQUEST_HEAD_LIMIT, self._scanned)
+            self._scanned = len(buffer)
+            if not end:
+                return
+            head = bytes(buffer[:end])
+            del buffer[:end]
+            self._scanned = 0
+            request = http1.parse_request(head)
+            if (request.framing.length or 0) > self._service.limits.body:
+                raise PayloadTooLarge(f"the body may have at most {self._service.limits.body} bytes")
+        except RelayError as error:
+            self._refuse(error)
+            return
+        self._accept(request)
+
+    def _accept(self, request: RequestHead) -> None:
+        self._requests += 1
+        self._request = request
+        limits = self._service.limits
+        self._close_after = (
+            not request.keep_alive
+            or self._service.draining
+            or self._requests >= limits.requests
+            or self._wheel.now - self._opened_at >= limits.age
+        )
+        exchange = self._exchange = self._service.exchange(request, self)
+        ahead = bytes(self._buffer)
+        self._buffer.clear()
+        if request.framing.empty:
+            self._look_on(ahead)
+        else:
+            self._phase = _Phase.BODY
+            self._since = self._wheel.now
+            self._wheel.watch(self, self._since + limits.body_idle)
+            body = self._body = self._body_of(request.framing)
+            body.pour(exchange.body.feed)
+            self._receive(body.receive)
+            if ahead:
+                body.receive(ahead)
+        if not exchange.done:
+            exchange.start()
+
+    def _body_of(self, framing: Framing) -> Body:
+        return ChunkedBody(self) if framing.length is None else LengthBody(self, framing.length)
+
+    def body_ended(self, rest: bytes) -> None:
+        if self._body is None:
+            return  # refused in the meantime
+        self._look_on(rest)
+        if self._exchange is not None:
+            self._exchange.body.end()
+
+    def body_failed(self, error: RemoteProtocolError) -> None:
+        if self._body is None:
+            return
+        self._close_after = True
+        self._give_up(error)
+
+    def _look_on(self, ahead: bytes) -> None:
+        """The request is whole. What comes now is ahead of its turn, but shows that the client is there."""
+        self._body = None
+        self._phase = _Phase.BUSY
+        self._receive(self._read_ahead)
+        if ahead:
+            self._read_ahead(ahead)
+
+    def _read_ahead(self, data: bytes) -> None:
+        self._buffer += data
+        if len(self._buffer) > AHEAD_LIMIT:
+            self.pause_reading()
+
+    def _refuse(self, error: RelayError) -> None:
+        """Answer what never became an exchange, and close: where its next request begins is anybody's guess."""
+        self._service.refused(self, error)
+
+    def _give_up(self, error: RelayError) -> None:
+        if self._exchange is not None and not self._exchange.done:
+            self._exchange.stop(error)
+
+    # Answers: the sink
+
+    @property
+    def minor(self) -> int:
+        """The client's HTTP/1 minor version."""
+        return self._request.minor if self._request is not None else 1
+
+    def proceed(self) -> None:
+        """Tell a client that waits for it that its body is wanted (RFC 9110, 10.1.1)."""
+        request = self._request
+        if request is not None and request.expects_continue and self._body is not None and not self._head:
+            self._write(http1.CONTINUE)
+
+    def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        """A whole short answer of the relay's own, in one write; `body` is left out for a HEAD request."""
+        close = self._close_after = self._close_after or self._body is not None or self._request is None
+        fields = [*headers, (b"date", formatdate(usegmt=True).encode()), (b"content-length", b"%d" % len(body))]
+        if close:
+            fields.append((b"connection", b"close"))
+        if self._request is not None and self._request.method == b"HEAD":
+            body = b""
+        self._framing = http1.EMPTY
+        self._begin(b"", http1.EMPTY, None)
+        self._write(http1.response_head(status, fields) + body)
+        self.finish()
+
+    def start(
+        self, status: int, headers: Headers, length: int | None, reader: Reader, *, bodiless: bool = False
+    ) -> None:
+        """Begin an answer. Its head leaves with the first piece of its body, at `flush_head`, or at its end.
+
+        `length` in bytes; None where only its end will tell. The caller sees to it that a body of that length follows.
+        `bodiless`: there is none, whatever the headers say of its length (RFC 9110: HEAD, 204, 304).
+        """
+        if self._body is not None or self._service.draining:
+            self._close_after = True
+        fields = headers
+        if bodiless:
+            framing = http1.EMPTY
+        elif length is not None:
+            framing = Framing(length=length)
+            fields = [*fields, (b"content-length", b"%d" % length)]
+        elif self.minor == 1:
+            framing = http1.CHUNKED
+            fields = [*fields, (b"transfer-encoding", b"chunked")]
+        else:
+            framing = http1.UNTIL_CLOSE
+            self._close_after = True
+        if self._close_after:
+            fields = [*fields, (b"connection", b"close")]
+        self._framing = framing
+        self._begin(http1.response_head(status, fields), framing, reader)
+
+    def heartbeat(self) -> None:
+        """A comment line between two events. Left out where bytes wait already: they show as much."""
+        self.flush_head()
+        if not self._blocked_at:
+            self.send(b":\n")
+
+    def finish(self) -> None:
+        """The answer is whole."""
+        self._end_message()
+        self._delivered()
+        if self.closed:
+            return
+        self._request = None
+        if self._close_after:
+            self._close_after_linger()
+        else:
+            self._next()
+
+    def abort(self) -> None:
+        """The answer is not whole, and the client must see that (RFC 9112, section 8)."""
+        self._delivered()
+        if self._framing.until_close or self._head:
+            self._reset()
+        else:
+            self._close()
+
+    def _delivered(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.delivered()
+
+    def _close_after_linger(self) -> None:
+        """Close; after a request that was not read whole, not before the client has had time to read the answer."""
+        unread = self._body is not None or self._phase is _Phase.HEAD
+        if self._body is not None:
+            self._body.spill()
+            self._body = None
+        if unread and self._transport.can_write_eof():
+            self._phase = _Phase.LINGER
+            self._since = self._wheel.now
+            self._receive(self._discard)
+            self._transport.resume_reading()
+            self._transport.write_eof()
+            self._wheel.watch(self, self._since + LINGER_TIME)
+        else:
+            self._close()
+
+    def _discard(self, data: bytes) -> None:
+        self._lingered += len(data)
+        if self._lingered > LINGER_BYTES:
+            self._cut()
+
+    def _next(self) -> None:
+        self._phase = _Phase.HEAD
+        self._since = self._wheel.now
+        self._receive(self._read_head)
+        self._wheel.watch(self, self._since + self._service.limits.keep_alive)
+        if self._buffer:
+            self.resume_reading()
+            # Not from here: the caller is in the middle of its own end.
+            asyncio.get_running_loop().call_soon(self._parse_ahead)
+
+    def _parse_ahead(self) -> None:
+        if not self.closed and self._phase is _Phase.HEAD and self._buffer:
+            self._wheel.watch(self, self._since + self._service.limits.head)
+            self._parse()
+
+    # Ends
+
+    def drain(self) -> None:
+        """No further request: close if none is under way, else when its answer is."""
+        if self._phase is _Phase.HEAD and not self._buffer:
+            self._close()
+        else:
+            self._close_after = True
+
+    def due(self, now: float) -> float:
+        if self._stalled_for(now) >= self._stall:
+            self._give_up(ClientStalled(f"the client took no byte for {self._stall:g} s"))
+            self._cut()
+            return 0
+        wait = self._phase_wait(now)
+        if wait is not None and wait <= 0:
+            self._expire()
+            return 0
+        look = now + STALL_LOOK if self._blocked_at else 0
+        if wait is None:
+            return look
+        return min(look, now + wait) if look else now + wait
+
+    def _phase_wait(self, now: float) -> float | None:
+        """Seconds until this phase has lasted too long, None if it may last."""
+        limits = self._service.limits
+        match self._phase:
+            case _Phase.HEAD:
+                idle = self._requests and not self._buffer
+                return self._since + (limits.keep_alive if idle else limits.head) - now
+            case _Phase.BODY:
+                if self.gate.closed or self._exchange is None:
+                    self._since = now
+                    return limits.body_idle
+                return max(self._since, self._exchange.body.active) + limits.body_idle - now
+            case _Phase.LINGER:
+                return self._since + LINGER_TIME - now
+            case _Phase.BUSY:
+                return None
+
+    def _expire(self) -> None:
+        if self._phase is _Phase.BODY:
+            self._close_after = True
+            self._give_up(RequestTimeout(f"no byte of the body came for {self._service.limits.body_idle:g} s"))
+        elif self._phase is _Phase.HEAD and self._buffer:
+            self._refuse(RequestTimeout(f"the header section was not complete after {self._service.limits.head:g} s"))
+        else:
+            self._cut()
+
+    def cut(self) -> None:
+        """Close at once, whatever is under way."""
+        self._cut()

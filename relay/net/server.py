@@ -1,0 +1,135 @@
+"""Listening: sockets that accept, a bound on what they accept, and the drain."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from relay.errors import ConfigError, RelayError
+from relay.net.downstream1 import ClientLimits, Downstream1, Exchange
+from relay.net.timers import Wheel
+from relay.wire.http1 import RequestHead
+
+# Linux caps it at net.core.somaxconn; a burst of thousands of clients must not meet a full queue.
+_BACKLOG = 4096
+# What of our writes may lie unsent in the kernel for one client (bytes): without it a client that does not read keeps
+# megabytes there, which no ring of ours sees.
+_NOT_SENT_LOW_WATER = 128 * 1024
+_TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen. Port 0: any that is free."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Server:
+    """What all client connections share. `make` builds the exchange of a request, `refuse` answers what cannot
+    become one, `bound` is how many connections there may be."""
+
+    def __init__(
+        self,
+        wheel: Wheel,
+        limits: ClientLimits,
+        bound: int,
+        make: Callable[[RequestHead, Downstream1], Exchange],
+        refuse: Callable[[Downstream1, RelayError], None],
+    ) -> None:
+        self.wheel = wheel
+        self.limits = limits
+        self.draining = False
+        self._bound = bound
+        self._make = make
+        self._refuse = refuse
+        self._open: set[Downstream1] = set()
+        self._listening: list[asyncio.Server] = []
+        self.turned_away = 0
+
+    @property
+    def connections(self) -> int:
+        return len(self._open)
+
+    async def listen(self, addresses: list[Address]) -> list[Address]:
+        """Accept at each address; returns them with the ports they got. Raises ConfigError for one that is taken."""
+        loop = asyncio.get_running_loop()
+        bound = []
+        sockets = []
+        try:
+            for address in addresses:
+                sockets.append(_bind(address))
+        except BaseException:
+            for listener in sockets:
+                listener.close()
+            raise
+        for address, listener in zip(addresses, sockets, strict=True):
+            self._listening.append(await loop.create_server(lambda: Downstream1(self), sock=listener, backlog=_BACKLOG))
+            bound.append(Address(address.host, listener.getsockname()[1]))
+        return bound
+
+    def drain(self) -> None:
+        """Accept no more; close what is idle; what is under way closes after its answer."""
+        self.draining = True
+        for server in self._listening:
+            server.close()
+        for connection in list(self._open):
+            connection.drain()
+
+    def cut(self) -> None:
+        """Close every connection now."""
+        for connection in list(self._open):
+            connection.cut()
+
+    # What a connection asks of its server
+
+    def exchange(self, request: RequestHead, client: Downstream1) -> Exchange:
+        return self._make(request, client)
+
+    def refused(self, client: Downstream1, error: RelayError) -> None:
+        self._refuse(client, error)
+
+    def opened(self, client: Downstream1) -> bool:
+        if len(self._open) >= self._bound or self.draining:
+            self.turned_away += 1
+            return False
+        self._open.add(client)
+        return True
+
+    def left(self, client: Downstream1) -> None:
+        self._open.discard(client)
+
+
+def _bind(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted sockets inherit these.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _NOT_SENT_LOW_WATER)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((address.host, address.port))
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(_why(address, error)) from None
+    return listener
+
+
+def _why(address: Address, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"{address} is taken: another program listens there; stop it, or choose another port with --listen"
+    if error.errno == errno.EACCES:
+        return f"{address} may not be bound by this user; choose a port from 1024 on with --listen"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{address} is not an address of this machine"
+    return f"cannot listen on {address}: {error.strerror}"

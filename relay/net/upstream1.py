@@ -1,0 +1,263 @@
+"""A provider's HTTP/1.1 connection: one request out, one answer in, then back to the pool (RFC 9112).
+
+        IDLE --ask--> HEAD --head--> BODY --end--> IDLE | closed
+
+The body's bytes go from the socket straight into the coding's `receive`: it is made the connection's `data_received`
+while the body lasts, so that the hot path has no frame of ours before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from relay.core.reader import Reader
+from relay.core.transfer import Receiver
+from relay.errors import (
+    RelayError,
+    RemoteProtocolError,
+    UpstreamClosed,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamInvalid,
+    UpstreamTimeout,
+)
+from relay.flow.gate import Gate
+from relay.net.connection1 import STALL_LOOK, Connection1
+from relay.net.timers import Wheel
+from relay.wire import http1
+from relay.wire.body import Body, ConnectionBody, LengthBody
+from relay.wire.chunked import ChunkedBody
+from relay.wire.http1 import Framing, ResponseHead
+
+
+class Asker(Protocol):
+    """Who has asked. One of the two is called once, unless the request is cancelled before."""
+
+    def answered(self, head: ResponseHead) -> Receiver:
+        """The final head is here. Returns where the body goes; `end` or `fail` of it will be called."""
+
+    def unanswered(self, error: UpstreamError) -> None:
+        """There will be no answer. The connection is gone."""
+
+
+class Home(Protocol):
+    """Where connections come from and go back to: the pool."""
+
+    def release(self, connection: Upstream1) -> None:
+        """The connection is free for another request."""
+
+    def lost(self, connection: Upstream1) -> None:
+        """The connection is gone."""
+
+
+@dataclass(slots=True)
+class _Question:
+    """What is known of a request only until its answer has begun."""
+
+    asker: Asker
+    method: bytes
+    informational: int = 0
+
+
+class Upstream1(Connection1):
+    """The sink of one request's body at a time. `served`: how many requests it has answered."""
+
+    __slots__ = (
+        "_body",
+        "_buffer",
+        "_home",
+        "_keep",
+        "_question",
+        "_sent_whole",
+        "_transfer",
+        "data_received",
+        "gate",
+        "idle_since",
+        "idle_time",
+        "served",
+    )
+
+    def __init__(self, wheel: Wheel, home: Home, stall: float, idle_time: float) -> None:
+        super().__init__(wheel, stall)
+        self.data_received: Callable[[bytes], None] = self._read_head  # type: ignore[assignment]
+        self._home = home
+        self._buffer: bytearray | None = None
+        self._question: _Question | None = None
+        self._transfer: Receiver | None = None
+        self._body: Body | None = None
+        self._keep = False
+        self._sent_whole = False
+        self.gate = Gate(_nothing, _nothing)
+        self.served = 0
+        self.idle_time = idle_time
+        self.idle_since = wheel.now
+
+    # Asking
+
+    def ask(self, head: bytes, method: bytes, framing: Framing, asker: Asker, reader: Reader) -> None:
+        """Send a request: its head at once, with as much of its body as `reader` has waiting; the rest as it comes."""
+        self._question = _Question(asker, method)
+        self._buffer = bytearray()
+        self._sent_whole = False
+        self.gate = Gate(self.pause_reading, self.resume_reading)
+        self._begin(head, framing, reader)
+        self.flush_head()
+
+    def finish(self) -> None:
+        """The request is whole."""
+        self._sent_whole = True
+        self._end_message()
+
+    def abort(self) -> None:
+        """The request will not become whole."""
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Nobody wants the answer any more: close at once, so that the provider stops generating."""
+        self._forget()
+        self._cut()
+
+    @property
+    def usable(self) -> bool:
+        """Whether a request may be sent on it; a provider may close it at any time all the same."""
+        return not self.closed and not self._transport.is_closing()
+
+    # From the socket
+
+    def _receive(self, state: Callable[[bytes], None]) -> None:
+        self.data_received = state
+        if not self.closed:
+            # uvloop keeps the bound method, so it is told; for that it stops and starts reading.
+            self._transport.set_protocol(self)
+
+    def _read_head(self, data: bytes) -> None:
+        question = self._question
+        if question is None or self._buffer is None:
+            # Bytes that nobody asked for: whatever they are, the next answer must not begin with them.
+            self._cut()
+            return
+        self._buffer += data
+        try:
+            head = self._find_final(question, self._buffer)
+        except RemoteProtocolError as error:
+            self._unanswer(UpstreamInvalid(f"the provider's answer is invalid: {error.message}"))
+            return
+        if head is not None:
+            rest = bytes(self._buffer)
+            self._buffer = None
+            self._begin_body(question.asker, head, rest)
+
+    def _find_final(self, question: _Question, buffer: bytearray) -> ResponseHead | None:
+        while end := http1.find_head(buffer, http1.RESPONSE_HEAD_LIMIT):
+            head = http1.parse_response(bytes(buffer[:end]), question.method)
+            del buffer[:end]
+            if head.status >= 200:
+                return head
+            if head.status == 101:
+                raise RemoteProtocolError("a switch of protocols that nobody asked for")
+            question.informational += 1
+            if question.informational > http1.INFORMATIONAL_LIMIT:
+                raise RemoteProtocolError("too many informational responses")
+        return None
+
+    def _begin_body(self, asker: Asker, head: ResponseHead, rest: bytes) -> None:
+        self._question = None
+        framing = head.framing
+        self._keep = head.keep_alive and not framing.until_close
+        transfer = self._transfer = asker.answered(head)
+        if not self.usable:
+            self._transfer = None  # the asker did not like the head, and has cancelled
+            return
+        if framing.empty:
+            self.body_ended(rest)
+            return
+        body = self._body = self._body_of(framing)
+        body.pour(transfer.feed)
+        if rest:
+            body.receive(rest)
+        if self._body is body:
+            self._receive(body.receive)
+
+    def _body_of(self, framing: Framing) -> Body:
+        if framing.chunked:
+            return ChunkedBody(self)
+        return ConnectionBody(self) if framing.length is None else LengthBody(self, framing.length)
+
+    def body_ended(self, rest: bytes) -> None:
+        transfer = self._transfer
+        reading_body = self.data_received != self._read_head
+        self._forget()
+        self.served += 1
+        if self._keep and self._sent_whole and not rest and not self.closed:
+            if reading_body:
+                self._receive(self._read_head)
+            self.idle_since = self._wheel.now
+            self._wheel.watch(self, self.idle_since + self.idle_time)
+            self._home.release(self)
+        else:
+            self._cut()
+        if transfer is not None:
+            transfer.end()
+
+    def body_failed(self, error: RemoteProtocolError) -> None:
+        self._fail(UpstreamInvalid(f"the provider's answer is invalid: {error.message}"))
+
+    def eof_received(self) -> None:
+        # The end of a body that lasts until the connection's; of anything else it is a cut (connection_lost).
+        if self._body is not None and isinstance(self._body, ConnectionBody):
+            self._body.eof()
+
+    def _left(self, error: Exception | None) -> None:
+        self._home.lost(self)
+        question = self._question
+        untouched = self.served > 0 and not self._buffer and question is not None and not question.informational
+        self._unanswer(UpstreamClosed("the provider closed the connection before its answer", untouched=untouched))
+        self._fail(UpstreamCut("the provider's connection ended in the middle of its answer"))
+
+    # Ends
+
+    def _fail(self, error: RelayError) -> None:
+        """The answer stops here."""
+        transfer = self._transfer
+        self._forget()
+        self._cut()
+        if transfer is not None:
+            transfer.fail(error)
+
+    def _unanswer(self, error: UpstreamError) -> None:
+        question = self._question
+        self._forget()
+        self._cut()
+        if question is not None:
+            question.asker.unanswered(error)
+
+    def _forget(self) -> None:
+        """Whoever has asked is told nothing further."""
+        self._question = None
+        self._transfer = None
+        if self._body is not None:
+            self._body.spill()
+            self._body = None
+        self.gate.retire()
+
+    def due(self, now: float) -> float:
+        if self._blocked_at:
+            if self._stalled_for(now) >= self._stall:
+                late = UpstreamTimeout(f"the provider took no byte of the request for {self._stall:g} s")
+                self._unanswer(late)
+                self._fail(late)
+                return 0
+            return now + STALL_LOOK
+        if self._question is None and self._transfer is None:
+            expires = self.idle_since + self.idle_time
+            if now >= expires:
+                self._close()
+                return 0
+            return expires
+        return 0
+
+
+def _nothing() -> None:
+    """A gate's work while nothing is asked."""

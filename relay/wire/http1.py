@@ -1,0 +1,301 @@
+"""HTTP/1.1 heads (RFC 9110, RFC 9112): parsed by h11, behind a check that refuses what h11 lets pass.
+
+Everything here is a function of bytes. A head is looked for in the connection's buffer (`find_head`), checked for what
+two parsers could read differently (bare LF, folded lines, control bytes, two framings, two lengths), and only then
+given to h11, whole, in an object that lives for this one call. Bodies are not h11's business: body.py, chunked.py.
+
+Refused although RFC 9112 would let a recipient repair it: obs-fold, bare LF, repeated Content-Length of equal value,
+Transfer-Encoding beside Content-Length, absolute-form targets. A relay that repairs a message sends on something that
+another party has read differently.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import h11
+
+from relay.errors import RemoteProtocolError
+
+Headers = list[tuple[bytes, bytes]]
+
+REQUEST_LINE_LIMIT = 8 * 1024
+REQUEST_HEAD_LIMIT = 32 * 1024
+RESPONSE_HEAD_LIMIT = 64 * 1024
+FIELD_COUNT_LIMIT = 100
+INFORMATIONAL_LIMIT = 10
+
+_AMBIGUOUS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n)|\n[ \t]")
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/(\d)\.(\d)\r\n")
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-5]\d\d(?: |\r\n)")
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::\d{0,5})?")
+# A segment of one or two dots, plain or percent-encoded: another party may resolve it and so leave the route.
+_DOT_SEGMENT = re.compile(rb"(?:^|[/\\])(?:\.|%2e){1,2}(?:[/\\?;]|$)", re.IGNORECASE)
+_REPEATED_LENGTH = re.compile(rb"\r\ncontent-length[ \t]*:", re.IGNORECASE)
+
+REASONS = {
+    200: b"OK",
+    204: b"No Content",
+    400: b"Bad Request",
+    401: b"Unauthorized",
+    403: b"Forbidden",
+    404: b"Not Found",
+    408: b"Request Timeout",
+    413: b"Content Too Large",
+    414: b"URI Too Long",
+    417: b"Expectation Failed",
+    429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error",
+    501: b"Not Implemented",
+    502: b"Bad Gateway",
+    503: b"Service Unavailable",
+    504: b"Gateway Timeout",
+    505: b"HTTP Version Not Supported",
+}
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How a body is delimited. `length` is None where the coding or the connection's end tells."""
+
+    length: int | None = None
+    chunked: bool = False
+
+    @property
+    def empty(self) -> bool:
+        return self.length == 0
+
+    @property
+    def until_close(self) -> bool:
+        return self.length is None and not self.chunked
+
+
+EMPTY = Framing(length=0)
+CHUNKED = Framing(chunked=True)
+UNTIL_CLOSE = Framing()
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """`target` is in origin form (or `*`); header names are in lower case; `framing` is of the body to come."""
+
+    method: bytes
+    target: bytes
+    headers: Headers
+    framing: Framing
+    minor: int
+    keep_alive: bool
+    expects_continue: bool
+
+    def get(self, name: bytes) -> bytes | None:
+        return find(self.headers, name)
+
+    @property
+    def path(self) -> bytes:
+        return self.target.partition(b"?")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    status: int
+    headers: Headers
+    framing: Framing
+    keep_alive: bool
+
+    def get(self, name: bytes) -> bytes | None:
+        return find(self.headers, name)
+
+
+def find(headers: Headers, name: bytes) -> bytes | None:
+    """The first value of a field; `name` in lower case."""
+    for key, value in headers:
+        if key == name:
+            return value
+    return None
+
+
+def find_head(buffer: bytearray, limit: int, start: int = 0) -> int:
+    """Length of the head that stands complete at the buffer's start, 0 if more must come. `start`: how much of the
+    buffer has been looked through before.
+
+    Refuses at once what can no longer become a head, so that no buffer fills with garbage: over `limit` bytes, or a
+    line that ends in a bare LF.
+    """
+    end = buffer.find(b"\r\n\r\n", max(start - 3, 0), limit) + 4
+    if end >= 4:
+        return end
+    if len(buffer) >= limit:
+        raise RemoteProtocolError("header section too large", 431)
+    bare = buffer.find(b"\n")
+    if bare == 0 or (bare > 0 and buffer[bare - 1] != 0x0D):
+        raise RemoteProtocolError("line ends in a bare LF")
+    return 0
+
+
+def check_request_line(buffer: bytearray) -> None:
+    """Refuse a request line that is too long, before or after its end has come."""
+    end = buffer.find(b"\r\n", 0, REQUEST_LINE_LIMIT + 2)
+    if end < 0 and len(buffer) > REQUEST_LINE_LIMIT:
+        raise RemoteProtocolError("request line too long", 414)
+
+
+def parse_request(head: bytes) -> RequestHead:
+    """Parse one request head, empty line included. Raises RemoteProtocolError with the status to answer."""
+    line = _REQUEST_LINE.match(head)
+    if not line:
+        raise RemoteProtocolError("malformed request line")
+    if line[3] != b"1" or line[4] not in b"01":
+        raise RemoteProtocolError("only HTTP/1.0 and HTTP/1.1 are spoken here", 505)
+    _refuse_ambiguous(head)
+    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=REQUEST_HEAD_LIMIT)
+    parser.receive_data(head)
+    try:
+        event = parser.next_event()
+    except h11.RemoteProtocolError as error:
+        raise RemoteProtocolError(_plain(error), _status_hint(error)) from None
+    if not isinstance(event, h11.Request):
+        raise RemoteProtocolError("malformed request")
+    headers: Headers = list(event.headers)
+    minor = int(line[4])
+    _check_target(event.method, event.target)
+    _check_host(headers, minor)
+    expects = find(headers, b"expect")
+    if expects is not None and expects.lower() != b"100-continue":
+        raise RemoteProtocolError("unknown expectation", 417)
+    return RequestHead(
+        method=event.method,
+        target=event.target,
+        headers=headers,
+        framing=_request_framing(headers, minor),
+        minor=minor,
+        keep_alive=minor == 1 and b"close" not in _connection_options(headers),
+        expects_continue=expects is not None and minor == 1,
+    )
+
+
+def parse_response(head: bytes, method: bytes) -> ResponseHead:
+    """Parse one response head, empty line included, of the answer to a request with this method.
+
+    Raises RemoteProtocolError; its status means nothing here.
+    """
+    if not _STATUS_LINE.match(head):
+        raise RemoteProtocolError("malformed status line")
+    _refuse_ambiguous(head)
+    parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=RESPONSE_HEAD_LIMIT)
+    # h11 wants to have asked before it listens; what it would have sent is sent by the connection itself.
+    parser.send(h11.Request(method=method, target=b"/", headers=[(b"host", b"-")]))
+    parser.receive_data(head)
+    try:
+        event = parser.next_event()
+    except h11.RemoteProtocolError as error:
+        raise RemoteProtocolError(_plain(error)) from None
+    if not isinstance(event, (h11.Response, h11.InformationalResponse)):
+        raise RemoteProtocolError("malformed response")
+    headers: Headers = list(event.headers)
+    return ResponseHead(
+        status=event.status_code,
+        headers=headers,
+        framing=_response_framing(headers, event.status_code, method, event.http_version),
+        keep_alive=event.http_version == b"1.1" and b"close" not in _connection_options(headers),
+    )
+
+
+def request_head(method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Serialise a head whose parts have all been parsed or configured, so that nothing in them ends a line."""
+    return _serialise(b"%b %b HTTP/1.1\r\n" % (method, target), headers)
+
+
+def response_head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return _serialise(b"HTTP/1.1 %d %b\r\n" % (status, REASONS.get(status, b"")), headers)
+
+
+def connection_options(headers: Headers) -> set[bytes]:
+    """The options of the Connection field, in lower case (RFC 9110, section 7.6.1)."""
+    return _connection_options(headers)
+
+
+def _serialise(start: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"%b%b\r\n" % (start, b"".join([b"%b: %b\r\n" % field for field in headers]))
+
+
+def _refuse_ambiguous(head: bytes) -> None:
+    if _AMBIGUOUS.search(head):
+        raise RemoteProtocolError("control byte, bare CR or LF, or folded line in the header section")
+    if head.count(b"\n") > FIELD_COUNT_LIMIT + 2:
+        raise RemoteProtocolError("too many header fields", 431)
+    # h11 merges lengths that are equal; whoever stands behind or before us may take the other one.
+    if len(_REPEATED_LENGTH.findall(head)) > 1:
+        raise RemoteProtocolError("more than one Content-Length")
+
+
+def _check_target(method: bytes, target: bytes) -> None:
+    if method in (b"CONNECT", b"TRACE"):
+        raise RemoteProtocolError("method not served", 501)
+    if target == b"*" and method == b"OPTIONS":
+        return
+    if not target.startswith(b"/"):
+        raise RemoteProtocolError("the target must be a path")
+    if b"#" in target:
+        raise RemoteProtocolError("the target holds a fragment")
+    if _DOT_SEGMENT.search(target.partition(b"?")[0]):
+        raise RemoteProtocolError("the path holds a dot segment")
+
+
+def _check_host(headers: Headers, minor: int) -> None:
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) != 1 and (minor == 1 or hosts):
+        raise RemoteProtocolError("one Host field is needed")
+    if hosts and hosts[0] and not _HOST.fullmatch(hosts[0]):
+        raise RemoteProtocolError("malformed Host")
+
+
+def _request_framing(headers: Headers, minor: int) -> Framing:
+    coding = _framing_fields(headers, minor)
+    if coding is None:
+        return EMPTY
+    return coding
+
+
+def _response_framing(headers: Headers, status: int, method: bytes, version: bytes) -> Framing:
+    # RFC 9112, section 6.3, in its order.
+    coding = _framing_fields(headers, 0 if version == b"1.0" else 1)
+    if method == b"HEAD" or status < 200 or status in (204, 304):
+        return EMPTY
+    return UNTIL_CLOSE if coding is None else coding
+
+
+def _framing_fields(headers: Headers, minor: int) -> Framing | None:
+    """What the fields say of a body, None for nothing. Two answers are one too many."""
+    codings = [value for name, value in headers if name == b"transfer-encoding"]
+    lengths = [value for name, value in headers if name == b"content-length"]
+    if codings:
+        if lengths:
+            raise RemoteProtocolError("Transfer-Encoding beside Content-Length")
+        if minor == 0:
+            raise RemoteProtocolError("Transfer-Encoding in HTTP/1.0")
+        if len(codings) > 1 or codings[0].lower() != b"chunked":
+            raise RemoteProtocolError("only the chunked transfer coding is understood", 501)
+        return CHUNKED
+    if not lengths:
+        return None
+    # Digits by the ABNF; int() would take signs, underscores and blanks.
+    if not lengths[0].isdigit() or len(lengths[0]) > 18:
+        raise RemoteProtocolError("malformed Content-Length")
+    return Framing(length=int(lengths[0]))
+
+
+def _connection_options(headers: Headers) -> set[bytes]:
+    return {option.strip().lower() for name, value in headers if name == b"connection" for option in value.split(b",")}
+
+
+def _status_hint(error: h11.RemoteProtocolError) -> int:
+    return error.error_status_hint or 400
+
+
+def _plain(error: h11.RemoteProtocolError) -> str:
+    """h11's own words, less what it quotes of the peer's bytes: those may hold a key."""
+    return str(error).partition(":")[0].partition(" b'")[0] or "malformed message"
