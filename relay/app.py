@@ -35,7 +35,6 @@ from relay.wire.http1 import RequestHead
 _SPARE_DESCRIPTORS = 64
 # After streams were broken off: what their readers get to take the last event (seconds).
 _PARTING = 0.5
-_DRAIN_LOOK = 0.05
 
 
 def run(config: Config, say: Callable[[str], None] | None = None) -> int:
@@ -133,21 +132,16 @@ class App:
             upstream.pool.close()
         if office.open:
             self._say(f"draining: {len(office.open)} requests are under way; once more to break them off")
-        deadline = self._loop.time() + self._config.timeouts.drain
-        while self._server.connections and self._loop.time() < deadline and not self._hurry.is_set():
-            try:
-                await asyncio.wait_for(self._hurry.wait(), _DRAIN_LOOK)
-            except TimeoutError:
-                continue
+        waits = [self._loop.create_task(event.wait()) for event in (self._server.empty, self._hurry)]
+        await asyncio.wait(waits, timeout=self._config.timeouts.drain, return_when=asyncio.FIRST_COMPLETED)
         if office.open:
             self._say(f"breaking off {len(office.open)} requests")
             for exchange in list(office.open.values()):
                 exchange.drained()
-            deadline = self._loop.time() + _PARTING
-            while self._server.connections and self._loop.time() < deadline:
-                await asyncio.sleep(_DRAIN_LOOK)
+            await asyncio.wait(waits[:1], timeout=_PARTING)
         self._server.cut()
-        await asyncio.sleep(0)
+        for wait in waits:
+            wait.cancel()
 
     # Building
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import resources
 from importlib.metadata import version
 
 import msgspec
@@ -18,6 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
+        if options.command == "sample":
+            print(resources.files("relay").joinpath("sample.toml").read_text(encoding="utf-8"), end="")
+            return 0
         settings = _settings(options)
         if options.command == "check":
             print(_show(settings))
@@ -33,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="relay", description="A relay for the token streams of language models.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"relay {version('relay')}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="serve | check")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="serve | check | sample")
     serve = commands.add_parser("serve", help="relay requests to a provider", allow_abbrev=False)
     serve.add_argument("-c", "--config", metavar="FILE", help="read this configuration file (TOML)")
     serve.add_argument("--upstream", metavar="URL", help="the one provider, where no file is given")
@@ -42,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--log-format", choices=["json", "text", "off"], help="form of the access lines on stdout")
     check = commands.add_parser("check", help="check a configuration and print what is in force", allow_abbrev=False)
     check.add_argument("-c", "--config", metavar="FILE", required=True, help="the configuration file (TOML)")
+    commands.add_parser("sample", help="print a configuration that explains every value", allow_abbrev=False)
     return parser
 
 
@@ -87,6 +92,6 @@ def _toml(value: object) -> str:
 
 
 def _plain(value: object) -> object:
-    return (
-        float(value) if isinstance(value, config.Seconds) else int(value) if isinstance(value, config.Size) else value
-    )
+    if isinstance(value, config.Seconds):
+        return float(value)
+    return int(value) if isinstance(value, config.Size) else value

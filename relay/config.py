@@ -96,7 +96,7 @@ class Limits(_Table, frozen=True):
 
 
 # Timeouts that guard the process itself: without them one peer could hold a connection for ever.
-_NEEDED = ("request_head", "request_body", "keep_alive", "write", "queue", "connect")
+_NEEDED = ("request_head", "request_body", "keep_alive", "write", "queue", "connect", "upstream_idle")
 
 
 class Config(_Table, frozen=True):

@@ -117,9 +117,7 @@ class Answer:
             return broken
         await self._end(body)
         # A stream that a lie ended early is shorter than the length it announced: only the close can end it.
-        short = framing == "length" and (
-            self._lie == "half-event" or (self._streamed and self._lie in ENDS_EARLY)
-        )
+        short = framing == "length" and (self._lie == "half-event" or (self._streamed and self._lie in ENDS_EARLY))
         return Outcome.CLOSE if closes or short else Outcome.REUSE
 
     # What there is to say

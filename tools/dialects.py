@@ -80,9 +80,7 @@ def _piece(simulation: Simulation, random: Random) -> str:
         block = _BLOCKS[simulation.unicode] = " ".join(Random(0).choices(words, k=20_000)).encode()
     start = random.randrange(len(block))
     # A cut through a character loses its bytes on both sides; dots fill up to the exact size.
-    text = (block[start:] + block * (simulation.size // len(block) + 1))[: simulation.size].decode(
-        errors="ignore"
-    )
+    text = (block[start:] + block * (simulation.size // len(block) + 1))[: simulation.size].decode(errors="ignore")
     return text + "." * (simulation.size - len(text.encode()))
 
 
@@ -276,9 +274,7 @@ class Messages(Script):
                 "text": {"type": "text_delta", "text": text},
                 "tool": {"type": "input_json_delta", "partial_json": text},
             }[kind]
-            yield Step(
-                Kind.CONTENT, self._event({"type": "content_block_delta", "index": block, "delta": delta})
-            )
+            yield Step(Kind.CONTENT, self._event({"type": "content_block_delta", "index": block, "delta": delta}))
         yield from self._close_block(block, open_kind, Kind.CLOSING)
         reason = "tool_use" if open_kind == "tool" else "end_turn"
         ending = {
@@ -301,9 +297,7 @@ class Messages(Script):
         [whole] = self.texts()
         content: list[Json] = []
         if "reasoning" in whole:
-            content.append(
-                {"type": "thinking", "thinking": whole["reasoning"], "signature": self._signature()}
-            )
+            content.append({"type": "thinking", "thinking": whole["reasoning"], "signature": self._signature()})
         if "text" in whole:
             content.append({"type": "text", "text": whole["text"]})
         if "tool" in whole:
@@ -388,9 +382,7 @@ class Ticker(Script):
         for number, (_, delta) in enumerate(self.deltas(), 1):
             second = b"data: second line\n" if number % 3 == 0 else b""
             text = delta.text.encode()
-            yield Step(
-                Kind.CONTENT, b"id: %d\nevent: tick\ndata: %d %b\n%b\n" % (number, number, text, second)
-            )
+            yield Step(Kind.CONTENT, b"id: %d\nevent: tick\ndata: %d %b\n%b\n" % (number, number, text, second))
 
 
 class Raw(Script):

@@ -26,9 +26,7 @@ class Chat(Script):
 
     def usage(self) -> Json:
         prompt, completion = 9 + self.simulation.seed % 90, self.simulation.events
-        reasoning = (
-            sum(delta.kind == "reasoning" for _, delta in self.deltas()) if self.simulation.reasoning else 0
-        )
+        reasoning = sum(delta.kind == "reasoning" for _, delta in self.deltas()) if self.simulation.reasoning else 0
         return {
             "prompt_tokens": prompt,
             "completion_tokens": completion,
@@ -229,16 +227,12 @@ class Responses(Script):
         yield Step(step, self._event(f"{content}.done", **place, **{name: text}, **logprobs))
         if part:
             yield Step(step, self._event(f"{part}.done", **place, part=self._part(kind, text)))
-        yield Step(
-            step, self._event("response.output_item.done", output_index=output, item=self._item(kind, text))
-        )
+        yield Step(step, self._event("response.output_item.done", output_index=output, item=self._item(kind, text)))
 
     def steps(self) -> Iterator[Step]:
         self._sequence = 0
         for kind in ("created", "in_progress"):
-            yield Step(
-                Kind.FRAME, self._event(f"response.{kind}", response=self._response("in_progress", []))
-            )
+            yield Step(Kind.FRAME, self._event(f"response.{kind}", response=self._response("in_progress", [])))
         items: list[tuple[str, list[str]]] = []
         place: Json = {}
         for _, (kind, text) in self.deltas():

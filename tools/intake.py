@@ -88,9 +88,7 @@ class Intake:
             return None
         request = self._request
         assert request is not None
-        complete = (
-            self._read_chunks(request.body) if self._length is None else self._read_length(request.body)
-        )
+        complete = self._read_chunks(request.body) if self._length is None else self._read_length(request.body)
         if len(request.body) > MAX_BODY:
             raise BadRequest(413, f"a body over {MAX_BODY} bytes")
         if not complete:
@@ -104,11 +102,7 @@ class Intake:
         # RFC 9112, 2.2: empty lines before the request line are skipped.
         while buffer.startswith((b"\r", b"\n")):
             del buffer[:1]
-        ends = [
-            (at, at + len(mark))
-            for mark in (b"\r\n\r\n", b"\n\n")
-            if (at := buffer.find(mark, 0, MAX_HEAD)) >= 0
-        ]
+        ends = [(at, at + len(mark)) for mark in (b"\r\n\r\n", b"\n\n") if (at := buffer.find(mark, 0, MAX_HEAD)) >= 0]
         if not ends:
             if len(buffer) > MAX_HEAD:
                 raise BadRequest(431, f"a head over {MAX_HEAD} bytes")

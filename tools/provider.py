@@ -143,9 +143,7 @@ def _echo(request: Request) -> Json:
 def _models(request: Request) -> Json:
     names = ("sim-1", "sim-2")
     if request.header("anthropic-version") is None:
-        listed = [
-            {"id": name, "object": "model", "created": 1_750_000_000, "owned_by": "sim"} for name in names
-        ]
+        listed = [{"id": name, "object": "model", "created": 1_750_000_000, "owned_by": "sim"} for name in names]
         return {"object": "list", "data": listed}
     created = "2025-06-15T15:06:40Z"
     data = [{"type": "model", "id": name, "display_name": name, "created_at": created} for name in names]

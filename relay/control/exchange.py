@@ -257,6 +257,7 @@ class Exchange:
         assert self._connection is not None
         assert self._route is not None
         self.body.settle()
+        self._request = self._request.bare()
         self._phase = _Phase.STREAMING
         self._answered_at = self._office.wheel.now
         self._status = head.status
@@ -489,7 +490,7 @@ class Exchange:
             what = "was silent for" if transfer.began else "sent no event for"
             self._give_up(UpstreamTimeout(f"the provider {what} {limit:g} s"))
             return 0
-        when = transfer.active + limit if limit else now + timing.idle + SETTLE
+        when = transfer.active + limit if limit else now + SETTLE
         if isinstance(transfer, Stream):
             if silent >= SETTLE and transfer.began and transfer.ending() is Ending.DONE:
                 self._release_provider()

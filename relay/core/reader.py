@@ -73,6 +73,8 @@ class Reader:
         if ring is not None:
             while ring and not self.blocked:
                 sink.send(ring.take(DRAIN_BYTES))
+                if self._ring is not ring:
+                    return  # the sink has gone in that very call
             self._consult()
             if ring:
                 # Later pieces must not overtake those that still wait.

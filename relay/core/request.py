@@ -33,6 +33,7 @@ class RequestBody:
         self.active = self._clock.now
         self.bytes += len(payload)
         if self.bytes > self._limit:
+            self._kept = None
             self._overrun()
             return
         if self._kept is not None:

@@ -19,16 +19,17 @@ _BORDERS = sse.BORDERS
 
 
 class Stream(Transfer):
-    """`events` with data have been fed whole; `first` and `last` are such events as they came, cut to their heads
-    where they are long."""
+    """`events` with data have been fed whole; `last` is the last of them as it came, `first` the first where its
+    dialect wants it; both are cut to their heads where they are long."""
 
-    __slots__ = ("_framer", "_pending", "dialect", "events", "first", "last")
+    __slots__ = ("_framer", "_long", "_pending", "dialect", "events", "first", "last")
 
     def __init__(self, reader: Reader, owner: Owner, clock: Clock, dialect: Dialect, event_limit: int) -> None:
         super().__init__(reader, owner, clock)
         self.dialect = dialect
         self._framer = sse.Framer(event_limit)
         self._pending = False
+        self._long = False
         self.events = 0
         self.first = b""
         self.last = b""
@@ -44,7 +45,7 @@ class Stream(Transfer):
             and payload.count(b"\n\n") == 1
             and b"\r" not in payload
             and len(payload) < HEAD
-            and self.began
+            and self.first
         ):
             # One short event, by far the most frequent case; the same as _note, without its call.
             self.events += 1
@@ -61,8 +62,8 @@ class Stream(Transfer):
         return not self._framer.inside
 
     def ending(self) -> Ending:
-        """What the events so far say about the stream's end."""
-        return self.dialect.verdict(self.last)
+        """What the events so far say about the stream's end; one of which only a part has come says nothing yet."""
+        return Ending.OPEN if self._framer.inside else self.dialect.verdict(self.last)
 
     def end(self) -> None:
         """The provider's body ended as its framing says. Whether the answer is whole, its dialect tells."""
@@ -111,7 +112,8 @@ class Stream(Transfer):
     def _note(self, whole: bytes, events: int) -> None:
         """Keep what the end of the stream may want to know of these events."""
         if not self.began:
-            self.first = sse.split(whole)[0][:HEAD]
+            if self.dialect.names_itself:
+                self.first = sse.split(whole)[0][:HEAD]
             self._begin()
         self.events += events
         if len(whole) < HEAD:

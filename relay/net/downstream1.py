@@ -303,6 +303,8 @@ class Downstream1(Connection1):
         if self._close_after:
             fields = [*fields, (b"connection", b"close")]
         self._framing = framing
+        if self._request is not None:
+            self._request = self._request.bare()
         self._begin(http1.response_head(status, fields), framing, reader)
 
     def heartbeat(self) -> None:

@@ -51,6 +51,9 @@ class Server:
         self._make = make
         self._refuse = refuse
         self._open: set[Downstream1] = set()
+        # Set while no client is connected.
+        self.empty = asyncio.Event()
+        self.empty.set()
         self._listening: list[asyncio.Server] = []
         self.turned_away = 0
 
@@ -101,10 +104,13 @@ class Server:
             self.turned_away += 1
             return False
         self._open.add(client)
+        self.empty.clear()
         return True
 
     def left(self, client: Downstream1) -> None:
         self._open.discard(client)
+        if not self._open:
+            self.empty.set()
 
 
 def _bind(address: Address) -> socket.socket:

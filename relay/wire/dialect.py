@@ -41,13 +41,15 @@ class Dialect:
     """One provider's way of speaking.
 
     `ending` judges an event by its fields. `error_event` is written where a stream breaks off, given the error and the
-    stream's first and last event. `error_body` is the body of an answer that never began.
+    stream's first and last event. `error_body` is the body of an answer that never began. `names_itself`: the first
+    event holds an id that an error event has to repeat.
     """
 
     name: str
     ending: Callable[[dict[bytes, bytes]], Ending]
     error_event: Callable[[RelayError, bytes, bytes], bytes]
     error_body: Callable[[RelayError, str], bytes]
+    names_itself: bool = False
 
     @property
     def opaque(self) -> bool:
@@ -108,10 +110,10 @@ def _openai_error_body(error: RelayError, request_id: str) -> bytes:
 def _responses_error_event(error: RelayError, first: bytes, last: bytes) -> bytes:
     """`response.failed`, with the id and the sequence number that a reader of this stream expects next."""
     identity = _RESPONSE_ID.search(first)
-    sequence = _SEQUENCE.search(last)
+    sequences = _SEQUENCE.findall(last)
     event = {
         "type": "response.failed",
-        "sequence_number": int(sequence[1]) + 1 if sequence else 0,
+        "sequence_number": int(sequences[-1]) + 1 if sequences else 0,
         "response": {
             "id": identity[1].decode() if identity else "",
             "object": "response",
@@ -153,7 +155,7 @@ def _no_error_event(error: RelayError, first: bytes, last: bytes) -> bytes:
 
 CHAT = Dialect("chat", _openai_ending, _openai_error_event, _openai_error_body)
 COMPLETIONS = Dialect("completions", _openai_ending, _openai_error_event, _openai_error_body)
-RESPONSES = Dialect("responses", _responses_ending, _responses_error_event, _openai_error_body)
+RESPONSES = Dialect("responses", _responses_ending, _responses_error_event, _openai_error_body, names_itself=True)
 MESSAGES = Dialect("messages", _messages_ending, _messages_error_event, _messages_error_body)
 OPAQUE = Dialect("opaque", _opaque_ending, _no_error_event, _openai_error_body)
 

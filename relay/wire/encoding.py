@@ -51,32 +51,44 @@ class Inflater:
 
 
 class _Zlib(Inflater):
-    __slots__ = ("_decoder", "_raw")
+    __slots__ = ("_decoder", "_head")
 
     def __init__(self, limit: int, *, wbits: int) -> None:
         super().__init__(limit)
         self._decoder = zlib.decompressobj(wbits)
-        # "deflate" is the zlib format; senders that give the bare one are old and many.
-        self._raw = wbits == zlib.MAX_WBITS
+        # "deflate" is the zlib format; senders that give the bare one are old and many. The first two bytes tell, so
+        # they wait for each other.
+        self._head: bytes | None = b"" if wbits == zlib.MAX_WBITS else None
 
     @property
     def whole(self) -> bool:
         return self._decoder.eof
 
     def _steps(self, data: bytes) -> Iterator[bytes]:
-        if self._decoder.eof and data:
+        if self._head is not None:
+            data = self._head + data
+            if len(data) < 2:
+                self._head = data
+                return
+            self._head = None
+            if not _is_zlib(data):
+                self._decoder = zlib.decompressobj(-zlib.MAX_WBITS)
+        decoder = self._decoder
+        if not decoder.eof:
+            piece = decoder.decompress(data, STEP)
+            yield piece
+            # A full step may leave output behind in the decoder even where it has taken all of the input.
+            while (decoder.unconsumed_tail or len(piece) >= STEP) and not decoder.eof:
+                piece = decoder.decompress(decoder.unconsumed_tail, STEP)
+                yield piece
+            data = decoder.unused_data
+        if data:
             raise RemoteProtocolError("bytes behind the end of the compressed answer")
-        try:
-            piece = self._decoder.decompress(data, STEP)
-        except zlib.error:
-            if not self._raw or self._total:
-                raise
-            self._decoder = zlib.decompressobj(-zlib.MAX_WBITS)
-            piece = self._decoder.decompress(data, STEP)
-        self._raw = False
-        yield piece
-        while self._decoder.unconsumed_tail:
-            yield self._decoder.decompress(self._decoder.unconsumed_tail, STEP)
+
+
+def _is_zlib(data: bytes) -> bool:
+    """Whether the first two bytes are a zlib header (RFC 1950, 2.2); no encoder begins bare deflate like that."""
+    return data[0] & 0x0F == 8 and int.from_bytes(data[:2]) % 31 == 0
 
 
 class _Brotli(Inflater):

@@ -31,8 +31,9 @@ _FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b
 CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"cookie"})
 # Written anew for each hop.
 _REWRITTEN = frozenset({b"host", b"content-length", b"expect", b"x-request-id"})
-# Of an answer: about the connection's framing or the provider's own origin, not about the message.
-_ANSWER_DROPPED = frozenset({b"content-length", b"alt-svc", b"x-accel-buffering"})
+# Of an answer: about the connection's framing or the provider's own origin, not about the message; and what a relay
+# behind this one called its own stream.
+_ANSWER_DROPPED = frozenset({b"content-length", b"alt-svc", b"x-accel-buffering", b"relay-stream-id"})
 _STREAM_DROPPED = frozenset({b"content-type", b"cache-control", b"content-encoding", b"content-length", b"etag"})
 
 EVENT_STREAM = b"text/event-stream"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import h11
 
@@ -55,6 +55,7 @@ REASONS = {
     504: b"Gateway Timeout",
     505: b"HTTP Version Not Supported",
 }
+_NO_FIELDS: Headers = []  # shared by all bare heads; nobody adds to a parsed head
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -93,6 +94,10 @@ class RequestHead:
 
     def get(self, name: bytes) -> bytes | None:
         return find(self.headers, name)
+
+    def bare(self) -> RequestHead:
+        """The head without its fields: what is worth keeping while an answer streams (they are most of its size)."""
+        return replace(self, headers=_NO_FIELDS)
 
     @property
     def path(self) -> bytes:

@@ -20,6 +20,7 @@ BORDERS = (b"\n\n", b"\r\n\r\n")
 # lines end in CR alone, where waiting for a LF would hold every event back until the next.
 _BORDER = re.compile(rb"(?:\r\n|\n)(?:\r\n|\n|\r(?!\n|\Z))|\r(?:\r\n|\r(?!\n))")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+_BOM = b"\xef\xbb\xbf"
 _DATA_LINE = re.compile(rb"(?:^(?:\xef\xbb\xbf)?|[\r\n])data(?:[:\r\n]|\Z)")
 # The longest border, less its last byte: as much of the old end can belong to a border that the new bytes complete.
 _OVERLAP = 3
@@ -112,7 +113,7 @@ def count(payload: bytes) -> int:
 def fields(block: bytes) -> dict[bytes, bytes]:
     """The fields of one event: the last value of each name, `data` lines joined by LF."""
     found: dict[bytes, bytes] = {}
-    for line in _LINE_END.split(block):
+    for line in _LINE_END.split(block.removeprefix(_BOM)):
         name, _, value = line.partition(b":")
         if not name:
             continue

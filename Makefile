@@ -1,0 +1,71 @@
+# `make` lists what there is to do. Everything installs what it needs into .venv; Debian packages where it must.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+LISTEN ?= 127.0.0.1:8080
+BIN := .venv/bin
+export PYTHON
+# A clone must not depend on where a developer's own Python settings point.
+unexport PYTHONPATH PYTHONHOME
+
+.DEFAULT_GOAL := help
+.PHONY: help run install dev test lint types imports tests format bench clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: install ## start a simulated provider and the relay in front of it (LISTEN=127.0.0.1:8080)
+	@$(BIN)/python tools/demo.py --listen $(LISTEN)
+
+install: .venv/.installed ## make .venv with the relay in it: .venv/bin/relay
+
+dev: .venv/.dev ## the same, with what tests and checks need
+
+test: dev lint types imports tests ## everything CI runs: lint, types, import contract, every test
+
+lint: dev ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: dev ## mypy, strict
+	$(BIN)/mypy
+
+imports: dev ## the floors: nobody imports upward
+	$(BIN)/lint-imports --no-logo
+
+tests: dev ## every test, over real sockets
+	$(BIN)/pytest
+
+format: dev ## let ruff format the sources
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install ## CPU per event against nginx and a bare recv-send loop
+	@sh tools/need.sh gcc=gcc nginx=nginx
+	$(BIN)/python benchmarks/cpu_per_event.py
+
+clean: ## remove what was installed and built
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip's talk is kept, and shown when something went wrong.
+define pip
+	@echo "installing into .venv: $(2)"
+	@$(BIN)/python -m pip install --disable-pip-version-check $(1) >.venv/pip.log 2>&1 || { cat .venv/pip.log >&2; exit 2; }
+endef
+
+.venv/.python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: apt-get install python3" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than 3.11; say PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@sh tools/need.sh venv=python3-venv
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.installed: .venv/.python setup.cfg pyproject.toml
+	$(call pip,--editable .,the relay)
+	@touch $@
+
+.venv/.dev: .venv/.installed tools/need.sh
+	@sh tools/need.sh nginx=nginx curl=curl varnishtest=varnish node=nodejs npm=npm
+	$(call pip,--editable '.[dev]',what tests and checks need)
+	@touch $@
