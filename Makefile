@@ -13,10 +13,11 @@ unexport PYTHONPATH PYTHONHOME
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: install ## start a simulated provider and the relay in front of it (LISTEN=127.0.0.1:8080)
+run: .venv/.installed ## start a simulated provider and the relay in front of it (LISTEN=127.0.0.1:8080)
 	@$(BIN)/python tools/demo.py --listen $(LISTEN)
 
 install: .venv/.installed ## make .venv with the relay in it: .venv/bin/relay
+	@echo "ready: $(BIN)/relay"
 
 dev: .venv/.dev ## the same, with what tests and checks need
 
@@ -54,7 +55,8 @@ define pip
 endef
 
 .venv/.python:
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: apt-get install python3" >&2; exit 2; }
+	@command -v "$(PYTHON)" >/dev/null || \
+		{ echo "Python 3.11 or newer is needed, and '$(PYTHON)' is none: apt-get install python3" >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is older than 3.11; say PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@sh tools/need.sh venv=python3-venv
@@ -66,6 +68,6 @@ endef
 	@touch $@
 
 .venv/.dev: .venv/.installed tools/need.sh
-	@sh tools/need.sh nginx=nginx curl=curl varnishtest=varnish node=nodejs npm=npm
+	@sh tools/need.sh nginx=nginx curl=curl varnishtest=varnish node=nodejs npm=npm openssl=openssl
 	$(call pip,--editable '.[dev]',what tests and checks need)
 	@touch $@

@@ -14,7 +14,10 @@ socket, no clock and no logging: those floors are functions of the bytes and the
         router       which route, which upstream
         retry        may a request be sent again
         auth         who may call (so far: no foreign web page on our key)
-        access       the access log and its thread
+        health       the requests that the relay answers itself
+        office       what all exchanges share
+        caller       who is calling, by whose word
+        access       the record of an exchange, and the access log
     net/             the only floor with transports
         server       listen, bound the connections, drain
         downstream1  a client's HTTP/1.1 connection, and the sink of its answers

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import ipaddress
 import resource
+import secrets
 import signal
 import ssl
 import sys
@@ -20,7 +21,8 @@ import uvloop
 from relay import config as configuration
 from relay.config import Config
 from relay.control.access import AccessLog
-from relay.control.exchange import Exchange, Office, Timing
+from relay.control.exchange import Exchange
+from relay.control.office import Office, Timing
 from relay.control.router import Route, Router, Upstream
 from relay.errors import ConfigError, RelayError
 from relay.net.downstream1 import ClientLimits, Downstream1
@@ -90,7 +92,6 @@ class App:
                 body_idle=timeouts.request_body,
                 keep_alive=timeouts.keep_alive,
                 stall=timeouts.write,
-                body=limits.request_body,
             ),
             self._clients,
             self._exchange,
@@ -131,11 +132,14 @@ class App:
         for upstream in self._upstreams.values():
             upstream.pool.close()
         if office.open:
-            self._say(f"draining: {len(office.open)} requests are under way; once more to break them off")
+            left = self._config.timeouts.drain
+            self._say(
+                f"relay draining: {len(office.open)} requests may go on for {left:g} s; another signal breaks them off"
+            )
         waits = [self._loop.create_task(event.wait()) for event in (self._server.empty, self._hurry)]
         await asyncio.wait(waits, timeout=self._config.timeouts.drain, return_when=asyncio.FIRST_COMPLETED)
         if office.open:
-            self._say(f"breaking off {len(office.open)} requests")
+            self._say(f"relay breaking off {len(office.open)} requests")
             for exchange in list(office.open.values()):
                 exchange.drained()
             await asyncio.wait(waits[:1], timeout=_PARTING)
@@ -185,11 +189,18 @@ class App:
 
     def _refuse(self, client: Downstream1, error: RelayError) -> None:
         """A request that never became one: its answer and its line in the log."""
+        request_id = secrets.token_urlsafe(12)
         self._access.write(
-            {"client": client.peer, "status": error.status, "reason": error.reason.value, "error": error.code}
+            {
+                "request_id": request_id,
+                "client": client.peer,
+                "status": error.status,
+                "reason": error.reason.value,
+                "error": error.code,
+            }
         )
-        body = dialect.OPAQUE.error_body(error, "")
-        client.respond(error.status, [(b"content-type", b"application/json")], body)
+        fields = [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode())]
+        client.respond(error.status, fields, dialect.OPAQUE.error_body(error, request_id))
 
     def _fit_descriptors(self) -> None:
         """As many connections as there are descriptors for: better refused at the door than failed in the house."""
@@ -203,7 +214,7 @@ class App:
             # A stream takes one of each side.
             self._clients = max((hard - _SPARE_DESCRIPTORS) - min(providers, (hard - _SPARE_DESCRIPTORS) // 2), 1)
             self._say(
-                f"the limit of {hard} open files leaves room for {self._clients} client connections "
+                f"relay: the limit of {hard} open files leaves room for {self._clients} client connections "
                 f"({self._config.server.max_connections} configured) beside {providers} to providers"
             )
 
@@ -215,7 +226,7 @@ class App:
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         where = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
-        self._say(f"internal: {context.get('message')}{detail}{where}")
+        self._say(f"relay internal: {context.get('message')}{detail}{where}")
 
 
 def _tls(ca_file: str | None, place: str) -> ssl.SSLContext:

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         settings = _settings(options)
         if options.command == "check":
-            print(_show(settings))
+            print(f"# {options.config} is sound. In force, defaults included:\n\n{_show(settings)}")
             return 0
         return app.run(settings)
     except ConfigError as error:
@@ -41,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="relay requests to a provider", allow_abbrev=False)
     serve.add_argument("-c", "--config", metavar="FILE", help="read this configuration file (TOML)")
     serve.add_argument("--upstream", metavar="URL", help="the one provider, where no file is given")
-    serve.add_argument("--listen", metavar="HOST:PORT", action="append", help="instead of the file's; may be repeated")
+    serve.add_argument(
+        "--listen", metavar="HOST:PORT", action="append", help="default 127.0.0.1:8080, or the file's; may be repeated"
+    )
     serve.add_argument("--api-key-env", metavar="NAME", help="the environment variable that holds the provider's key")
     serve.add_argument("--log-format", choices=["json", "text", "off"], help="form of the access lines on stdout")
     check = commands.add_parser("check", help="check a configuration and print what is in force", allow_abbrev=False)
@@ -53,8 +55,12 @@ def _parser() -> argparse.ArgumentParser:
 def _settings(options: argparse.Namespace) -> Config:
     if options.command == "check":
         return config.load(options.config)
-    if bool(options.config) == bool(options.upstream):
+    if options.config and options.upstream:
+        raise ConfigError("--upstream and -c FILE exclude each other: leave out one of them")
+    if not options.config and not options.upstream:
         raise ConfigError("say where to relay to: either --upstream URL or -c FILE")
+    for entry in options.listen or ():
+        config.split_address(entry, "--listen")
     if options.config:
         if options.api_key_env:
             raise ConfigError("--api-key-env goes with --upstream; in a file, write api_key_env below [[upstream]]")
@@ -92,6 +98,16 @@ def _toml(value: object) -> str:
 
 
 def _plain(value: object) -> object:
+    """Durations and sizes as a person would write them; reading them again gives the same."""
     if isinstance(value, config.Seconds):
-        return float(value)
-    return int(value) if isinstance(value, config.Size) else value
+        return _with_unit(value, {"h": 3600, "m": 60, "s": 1}) if value.is_integer() else f"{value * 1000:g}ms"
+    if isinstance(value, config.Size):
+        return _with_unit(value, {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1})
+    return value
+
+
+def _with_unit(value: float, units: dict[str, int]) -> str:
+    """In the largest unit of which it is a whole number."""
+    fitting = [(unit, factor) for unit, factor in units.items() if value % factor == 0]
+    unit, factor = fitting[0] if value else fitting[-1]
+    return f"{int(value / factor)}{unit}"

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import json
+import math
 import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
@@ -109,6 +111,16 @@ class Config(_Table, frozen=True):
     limits: Limits = Limits()
 
 
+_TABLES: dict[str, type[_Table]] = {
+    "": Config,
+    "server": Listen,
+    "upstream": UpstreamTable,
+    "route": RouteTable,
+    "timeouts": Timeouts,
+    "limits": Limits,
+}
+
+
 def load(path: str) -> Config:
     """Read and check a file. Raises ConfigError."""
     try:
@@ -120,7 +132,10 @@ def load(path: str) -> Config:
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+        hint = ""
+        if "declare" in str(error) and "twice" in str(error):
+            hint = "; of [[upstream]] and [[route]] there may be several, in double brackets"
+        raise ConfigError(f"{path}: not valid TOML: {error}{hint}") from None
     try:
         config = msgspec.convert(raw, Config, dec_hook=_decode)
     except msgspec.ValidationError as error:
@@ -131,12 +146,13 @@ def load(path: str) -> Config:
 
 def of_upstream(url: str, *, listen: list[str] | None = None, api_key_env: str | None = None) -> Config:
     """The configuration of `relay serve --upstream URL`: one provider for every path."""
+    name = split_url(url, "--upstream").hostname or ""
     config = Config(
         server=Listen(listen=listen) if listen else Listen(),
-        upstream=[UpstreamTable(name="upstream", url=url, api_key_env=api_key_env)],
-        route=[RouteTable(path="/*", upstream="upstream")],
+        upstream=[UpstreamTable(name=name, url=url, api_key_env=api_key_env)],
+        route=[RouteTable(path="/*", upstream=name)],
     )
-    check(config, "--upstream")
+    check(config, "the command line")
     return config
 
 
@@ -146,6 +162,8 @@ def check(config: Config, place: str) -> None:
         raise ConfigError(f"{place}: no [[upstream]]: name at least one provider, with its name and url")
     if not config.route:
         raise ConfigError(f'{place}: no [[route]]: say which paths go where, as path = "/*", upstream = "…"')
+    if not config.server.listen:
+        raise ConfigError(f'{place}: [server] listen is empty: name at least one address, as "127.0.0.1:8080"')
     for entry in config.server.listen:
         split_address(entry, f"{place}: [server] listen")
     for network in config.server.trusted:
@@ -161,6 +179,8 @@ def check(config: Config, place: str) -> None:
     for name in config.timeouts.__struct_fields__:
         if getattr(config.timeouts, name) < 0:
             raise ConfigError(f"{place}: [timeouts] {name} must not be negative")
+    if config.limits.replay_body < 0:
+        raise ConfigError(f"{place}: [limits] replay_body must not be negative")
     _check_counts(config, place)
     names = _check_upstreams(config, place)
     _check_routes(config, place, names)
@@ -183,6 +203,9 @@ def split_address(entry: str, place: str) -> tuple[str, int]:
 
 def split_url(url: str, place: str) -> SplitResult:
     """An upstream's url: http or https, a host, perhaps a port and a path."""
+    if "@" in url or "?" in url or "#" in url:
+        # Not quoted: this is where a password or a key stands.
+        raise ConfigError(f"{place}: a url may hold no user, query or fragment; a key belongs into api_key_env")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -190,8 +213,6 @@ def split_url(url: str, place: str) -> SplitResult:
         raise ConfigError(f"{place}: {url!r}: {error}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise ConfigError(f'{place}: {url!r} is not a url like "https://api.openai.com"')
-    if parts.username is not None or parts.query or parts.fragment:
-        raise ConfigError(f"{place}: a url may hold no user, query or fragment; a key belongs into api_key_env")
     if not url.isascii() or not url.isprintable() or " " in url:
         raise ConfigError(f"{place}: {url!r} holds a character that a url may not hold")
     return parts
@@ -201,6 +222,12 @@ def api_key(table: UpstreamTable, place: str) -> tuple[str, str] | None:
     """The header field that carries an upstream's key, name and value; None where the caller brings its own."""
     if table.api_key_env is None:
         return None
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", table.api_key_env):
+        # Not quoted: it may well be the key itself.
+        raise ConfigError(
+            f"{place}: upstream {table.name!r}: api_key_env is the name of an environment variable in capitals, as "
+            '"OPENAI_API_KEY"; a key itself may not stand here'
+        )
     key = os.environ.get(table.api_key_env)
     if not key:
         raise ConfigError(
@@ -234,13 +261,38 @@ def _check_upstreams(config: Config, place: str) -> list[str]:
         names.append(table.name)
         parts = split_url(table.url, f"{place}: upstream {table.name!r}: url")
         for entry in config.server.listen:
-            host, port = split_address(entry, place)
-            if port and parts.hostname in (host, "localhost") and (parts.port or 0) == port:
+            if _reaches(parts, *split_address(entry, place)):
                 raise ConfigError(f"{place}: upstream {table.name!r}: {table.url} is where the relay itself listens")
+        if not table.allow_link_local and _is_link_local(parts.hostname or ""):
+            raise ConfigError(
+                f"{place}: upstream {table.name!r}: {table.url} is a link-local address, where cloud machines keep "
+                "their credentials; say allow_link_local = true if it is meant"
+            )
         if table.ca_file is not None and not Path(table.ca_file).is_file():
             raise ConfigError(f"{place}: upstream {table.name!r}: ca_file {table.ca_file!r} is not a file")
         api_key(table, place)
     return names
+
+
+def _reaches(url: SplitResult, host: str, port: int) -> bool:
+    """Whether a url leads to an address that the relay listens on."""
+    if not port or port != (url.port or (443 if url.scheme == "https" else 80)):
+        return False
+    listening = ipaddress.ip_address(host)
+    try:
+        target = ipaddress.ip_address("127.0.0.1" if url.hostname == "localhost" else url.hostname or "")
+    except ValueError:
+        return False
+    if url.hostname == "localhost" or listening.is_unspecified:
+        return target.is_loopback and (listening.is_loopback or listening.is_unspecified)
+    return target == listening
+
+
+def _is_link_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_link_local
+    except ValueError:
+        return False
 
 
 def _check_routes(config: Config, place: str, names: list[str]) -> None:
@@ -252,7 +304,9 @@ def _check_routes(config: Config, place: str, names: list[str]) -> None:
         if route.upstream not in names:
             raise ConfigError(f"{where}: there is no upstream {route.upstream!r}{_nearest(route.upstream, names)}")
         for earlier in seen:
-            if earlier == route.path or (earlier.endswith("*") and route.path.startswith(earlier[:-1])):
+            if earlier == route.path:
+                raise ConfigError(f"{where}: stands there twice; remove one")
+            if earlier.endswith("*") and route.path.startswith(earlier[:-1]):
                 raise ConfigError(f"{where}: never reached, because {earlier!r} stands before it; put it first")
         seen.append(route.path)
         if route.strip_prefix and not re.fullmatch(r"(/[^/*?#\s]+)+", route.strip_prefix):
@@ -276,7 +330,7 @@ def _check_exposure(config: Config, place: str) -> None:
             raise ConfigError(
                 f"{place}: [server] listen {entry!r} can be reached from other machines, and upstream {holders[0]!r} "
                 "has a key that anybody could spend, because callers are not asked who they are; listen on 127.0.0.1 "
-                "behind a proxy that asks, or say allow_open = true in [server]"
+                "behind a proxy that asks, or say allow_open = true in the [server] of a file"
             )
 
 
@@ -289,7 +343,7 @@ def _decode(kind: type, value: Any) -> Any:
 
 
 def _seconds(value: Any) -> Seconds:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return Seconds(value)
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)", value) if isinstance(value, str) else None
     if match is None:
@@ -340,6 +394,15 @@ class _Mistake:
         elif self._what.startswith("Object missing required field"):
             missing = self._what.partition("`")[2].rstrip("`")
             what = f"the key {missing!r} is missing"
+        elif key and self._what.startswith("Invalid enum value"):
+            # The value is not quoted: a key may have got there.
+            what = f"{key}: expected one of {', '.join(self._choices(section, key))}"
+        elif key and self._what.startswith("Expected `array`"):
+            what = f'{key}: write it as a list, as {key} = ["…"]'
+        elif self._keys and not key and section in ("upstream", "route"):
+            what = f"write [[{section}]], in double brackets: there may be several"
+        elif self._keys and not key and self._what.startswith("Expected `object`"):
+            what = f"write [{section}], in single brackets: there is one"
         else:
             what = self._what[0].lower() + self._what[1:].replace("`", "")
             what = f"{key}: {what}" if key else what
@@ -351,15 +414,11 @@ class _Mistake:
 
     @staticmethod
     def _known(section: str) -> list[str]:
-        tables: dict[str, type[_Table]] = {
-            "": Config,
-            "server": Listen,
-            "upstream": UpstreamTable,
-            "route": RouteTable,
-            "timeouts": Timeouts,
-            "limits": Limits,
-        }
-        return list(tables.get(section, Config).__struct_fields__)
+        return list(_TABLES.get(section, Config).__struct_fields__)
+
+    @staticmethod
+    def _choices(section: str, key: str) -> list[str]:
+        return [json.dumps(choice) for choice in get_args(get_type_hints(_TABLES[section])[key])]
 
     def _line(self, section: str, index: int, key: str) -> int:
         """The line of a key, or else of its table; 0 where the file writes it in another way."""

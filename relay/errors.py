@@ -30,7 +30,8 @@ class CloseReason(enum.StrEnum):
 
 
 class RelayError(Exception):
-    """The root. `status` 400–599; `retry_after` in seconds, None for no such field."""
+    """The root. `status` 400–599; `retry_after` in seconds, None for no such field. `detail` is for the log alone:
+    addresses and the system's words, which are no business of a client's."""
 
     status = 500
     type = "api_error"
@@ -39,9 +40,10 @@ class RelayError(Exception):
     retryable = False
     retry_after: int | None = None
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, detail: str = "") -> None:
         super().__init__(message)
         self.message = message
+        self.detail = detail
 
 
 class ConfigError(RelayError):

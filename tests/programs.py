@@ -14,6 +14,7 @@ import queue
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -131,17 +132,20 @@ class Provider(Program):
     """tools/provider.py: the simulated provider, and its counters."""
 
     def __init__(self, *arguments: str) -> None:
+        self._tls = "--tls-cert" in arguments
         super().__init__(
             [sys.executable, str(ROOT / "tools" / "provider.py"), "--listen", "127.0.0.1:0", *arguments],
             r"provider listening on https?://127\.0\.0\.1:(\d+)",
         )
 
     def stats(self) -> dict[str, int]:
-        return self._ask("GET", "/sim/stats")[1]
+        stats: dict[str, int] = self._ask("GET", "/sim/stats")[1]
+        return stats
 
     def requests(self) -> list[dict[str, Any]]:
         """The heads of the last requests, newest last."""
-        return self._ask("GET", "/sim/requests")[1]
+        heads: list[dict[str, Any]] = self._ask("GET", "/sim/requests")[1]
+        return heads
 
     def reset(self) -> None:
         self._ask("POST", "/sim/reset")
@@ -149,12 +153,18 @@ class Provider(Program):
     def wait(self, timeout: float = PATIENCE, **goals: int) -> dict[str, int]:
         """Until the counters have come so far (`connections_open` exactly, the others at least)."""
         query = "&".join(f"{name}={value}" for name, value in {**goals, "timeout": timeout}.items())
+        stats: dict[str, int]
         status, stats = self._ask("GET", f"/sim/wait?{query}")
         assert status == 200, f"the provider's counters did not reach {goals}: {stats}"
         return stats
 
     def _ask(self, method: str, target: str) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE * 2)
+        connection: http.client.HTTPConnection
+        if self._tls:
+            trust = ssl._create_unverified_context()
+            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=PATIENCE * 2, context=trust)
+        else:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE * 2)
         with contextlib.closing(connection):
             connection.request(method, target)
             response = connection.getresponse()
@@ -225,7 +235,7 @@ class Client:
         self.socket.connect(address)
         self.buffer = b""
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

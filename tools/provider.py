@@ -1,6 +1,6 @@
 """A simulated model provider over HTTP/1.1, for tests, benchmarks and demonstrations.
 
-    python tools/provider.py --listen 127.0.0.1:9000 --set interval=50ms --set events=200
+    .venv/bin/python tools/provider.py --listen 127.0.0.1:9000 --set interval=50ms --set events=200
     curl -H 'Simulate: lie=cut; at=5' -d '{"stream": true}' http://127.0.0.1:9000/v1/chat/completions
 
 Serves OpenAI's chat completions, completions and responses, Anthropic's messages, Ollama's chat,

@@ -11,12 +11,18 @@ import datetime
 import os
 import queue
 import threading
+import time
 from typing import TypedDict
 
 import orjson
 
+from relay.errors import CloseReason, RelayError
+from relay.wire.http1 import RequestHead
+
 # At 200 bytes a line, as much memory as a stuck log may cost: some 2 MB.
 LINES_LIMIT = 10_000
+_PATH_LIMIT = 256
+_ID_LIMIT = 128
 
 
 class Line(TypedDict, total=False):
@@ -41,6 +47,73 @@ class Line(TypedDict, total=False):
     duration_ms: float
     reason: str
     error: str
+    detail: str
+
+
+class Record:
+    """What is known of an exchange so far; its line when it has ended. Times by the monotonic clock, 0 for not yet."""
+
+    __slots__ = (
+        "attempts",
+        "client",
+        "dialect",
+        "error",
+        "first_at",
+        "method",
+        "path",
+        "request_id",
+        "route",
+        "started_at",
+        "status",
+        "stream_id",
+        "upstream",
+        "upstream_request_id",
+    )
+
+    def __init__(self, request: RequestHead, client: str, request_id: str, stream_id: str, dialect: str) -> None:
+        self.started_at = time.monotonic()
+        self.first_at = 0.0
+        self.request_id = request_id
+        self.stream_id = stream_id
+        self.client = client
+        self.method = request.method
+        self.path = request.path[:_PATH_LIMIT]
+        self.dialect = dialect
+        self.route: str | None = None
+        self.upstream: str | None = None
+        self.upstream_request_id: bytes | None = None
+        self.attempts = 0
+        self.status = 0
+        self.error: RelayError | None = None
+
+    def line(self, reason: CloseReason, *, bytes_in: int, bytes_out: int, events: int) -> Line:
+        first = _ms(self.first_at - self.started_at) if self.first_at else None
+        line: Line = {
+            "time": "",
+            "request_id": self.request_id,
+            "stream_id": self.stream_id,
+            "client": self.client,
+            "method": self.method.decode("ascii", "replace"),
+            "path": self.path.decode("ascii", "replace"),
+            "route": self.route,
+            "upstream": self.upstream,
+            "status": self.status,
+            "dialect": self.dialect,
+            "bytes_in": bytes_in,
+            "bytes": bytes_out,
+            "events": events,
+            "attempts": self.attempts,
+            "first_event_ms": first,
+            "duration_ms": _ms(time.monotonic() - self.started_at),
+            "reason": reason.value,
+        }
+        if self.upstream_request_id is not None:
+            line["upstream_request_id"] = self.upstream_request_id[:_ID_LIMIT].decode("ascii", "replace")
+        if self.error is not None:
+            line["error"] = self.error.code
+            if self.error.detail:
+                line["detail"] = self.error.detail
+        return line
 
 
 class AccessLog:
@@ -70,8 +143,9 @@ class AccessLog:
         if self._queue.qsize() >= LINES_LIMIT:
             self.dropped += 1
             return
-        line["time"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        self._queue.put(_json(line) if self._form == "json" else _text(line))
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        whole: Line = {**line, "time": now} if "time" in line else {"time": now, **line}
+        self._queue.put(_json(whole) if self._form == "json" else _text(whole))
 
     def _run(self) -> None:
         while (line := self._queue.get()) is not None:
@@ -95,6 +169,10 @@ class AccessLog:
             self.dropped += lines
 
 
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
 def _json(line: Line) -> bytes:
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
@@ -112,10 +190,11 @@ def _text(line: Line) -> bytes:
         f"events={line.get('events', 0)}",
         f"bytes={line.get('bytes', 0)}",
         f"first={first:.1f}ms" if first is not None else "first=-",
-        f"total={line.get('duration_ms', 0.0):.1f}ms",
-        line.get("reason", "-"),
-        line.get("request_id", "-"),
+        f"total={line.get('duration_ms', 0.0) / 1000:.3f}s",
+        f"request={line.get('request_id', '-')}",
+        f"stream={line.get('stream_id', '-')}",
+        line.get("error") or line.get("reason", "-"),
     ]
-    if "error" in line:
-        parts.append(line["error"])
+    if "detail" in line:
+        parts.append(f"({line['detail']})")
     return (" ".join(parts) + "\n").encode()

@@ -51,6 +51,11 @@ class Reader:
         return self._ring.size if self._ring is not None else 0
 
     @property
+    def gone(self) -> bool:
+        """Whether pieces are dropped, because nobody takes them any more."""
+        return self.send is _drop
+
+    @property
     def blocked(self) -> bool:
         return self.send == self._hold
 
@@ -61,7 +66,8 @@ class Reader:
             self.unblock()
 
     def block(self) -> None:
-        self.send = self._hold
+        if self.send is not _drop:
+            self.send = self._hold
 
     def unblock(self) -> None:
         """The sink takes bytes again. What waits goes first, in few large writes, until the sink blocks again."""

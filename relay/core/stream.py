@@ -45,7 +45,7 @@ class Stream(Transfer):
             and payload.count(b"\n\n") == 1
             and b"\r" not in payload
             and len(payload) < HEAD
-            and self.first
+            and self.began
         ):
             # One short event, by far the most frequent case; the same as _note, without its call.
             self.events += 1
@@ -68,9 +68,12 @@ class Stream(Transfer):
     def end(self) -> None:
         """The provider's body ended as its framing says. Whether the answer is whole, its dialect tells."""
         rest = self._framer.close()
-        if rest:
-            # An event without its empty line: the bytes go on unchanged, and may yet be the terminal event.
-            if sse.has_data(rest):
+        ended = self.ending() is not Ending.OPEN
+        whole = ended or self.dialect.opaque or self.dialect.closes(rest)
+        if rest and (whole or self._framer.inside):
+            # An event without its empty line may yet be the terminal one. Half of any other is dropped, as in `fail`:
+            # the error event could not be told from it.
+            if not ended:
                 self._note(rest, 0)
             self._pass(rest)
         cut = UpstreamCut("the provider's stream ended before its terminal event")
@@ -112,9 +115,7 @@ class Stream(Transfer):
     def _note(self, whole: bytes, events: int) -> None:
         """Keep what the end of the stream may want to know of these events."""
         if not self.began:
-            if self.dialect.names_itself:
-                self.first = sse.split(whole)[0][:HEAD]
-            self._begin()
+            self._note_first(whole)
         self.events += events
         if len(whole) < HEAD:
             if events or sse.has_data(whole):
@@ -125,12 +126,23 @@ class Stream(Transfer):
                 self.last = block[:HEAD]
                 return
 
+    def _note_first(self, whole: bytes) -> None:
+        """The stream begins with its first event; comments that stand before it are no token."""
+        found = next(filter(sse.has_data, sse.split(whole)), None)
+        if found is None:
+            return
+        self._begin()
+        if self.dialect.names_itself:
+            self.first = found[:HEAD]
+
     def _note_oversized(self, piece: bytes, inside: bool) -> None:
-        """A piece of an event that is too long to be held: it counts once, when its end has come."""
+        """A piece of an event that is too long to be held: it counts once, when its end has come, if its first piece
+        shows that it has data."""
         if not inside:
-            self._note(piece, sse.count(piece) - 1)
+            self._long = sse.has_data(piece)
+            self._note(piece, 0)
         elif not self._framer.inside:
             rest = b"".join(sse.split(piece)[1:])
-            self.events += 1
+            self.events += self._long
             if rest:
                 self._note(rest, sse.count(rest))

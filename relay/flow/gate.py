@@ -6,18 +6,28 @@ go. Envoy counts its read-disables for the same reason: the first one to resume 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
+
+
+class Source(Protocol):
+    """What can be held: a connection, or what stands between it and a stream."""
+
+    def pause_reading(self) -> None:
+        """Give nothing more until `resume_reading`."""
+
+    def resume_reading(self) -> None:
+        """Go on."""
 
 
 class Gate:
-    """`pause` is called as the first holder comes, `resume` as the last one goes."""
+    """The source is paused as the first holder comes and resumed as the last one goes. Without a source, who holds is
+    counted and nothing else happens."""
 
-    __slots__ = ("_holders", "_pause", "_resume")
+    __slots__ = ("_holders", "source")
 
-    def __init__(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+    def __init__(self, source: Source | None) -> None:
         self._holders = 0
-        self._pause = pause
-        self._resume = resume
+        self.source = source
 
     @property
     def closed(self) -> bool:
@@ -25,22 +35,18 @@ class Gate:
 
     def hold(self) -> None:
         self._holders += 1
-        if self._holders == 1:
-            self._pause()
+        if self._holders == 1 and self.source is not None:
+            self.source.pause_reading()
 
     def release(self) -> None:
         if not self._holders:
             raise AssertionError("a gate was released by somebody who did not hold it")
         self._holders -= 1
-        if not self._holders:
-            self._resume()
+        if not self._holders and self.source is not None:
+            self.source.resume_reading()
 
     def retire(self) -> None:
-        """The producer is through: it is let go if it was held, and later holders concern it no more."""
-        if self._holders:
-            self._resume()
-        self._pause = self._resume = _nothing
-
-
-def _nothing() -> None:
-    """What is left to do for a producer that is through."""
+        """The source is through: it is let go if it was held, and later holders concern it no more."""
+        source, self.source = self.source, None
+        if self._holders and source is not None:
+            source.resume_reading()

@@ -10,8 +10,10 @@ one write left over (its high mark is 0): everything behind that waits in the re
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
 import struct
+import termios
 from collections.abc import Callable
 from typing import cast
 
@@ -21,8 +23,9 @@ from relay.wire import chunked
 from relay.wire.http1 import Framing
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-# A stuck socket is looked at so often (seconds): as late as that may its end come.
-STALL_LOOK = 1.0
+# A stuck socket is looked at so often (seconds). Its end may come later by two of these: one until it is seen that it
+# has taken its last byte, one until it is seen that the limit is over.
+STALL_LOOK = 0.5
 _TLS_HIGH_WATER = 64 * 1024
 
 
@@ -40,6 +43,7 @@ class Connection1(asyncio.Protocol):
         "_wheel",
         "_write",
         "closed",
+        "head_sent",
         "send",
         "tick",
     )
@@ -53,9 +57,10 @@ class Connection1(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, None)
         self._write: Callable[[bytes], None] = _nowhere
         self._head = b""
+        self.head_sent = False
         self._reader: Reader | None = None
         self._blocked_at = 0.0
-        self._stall_mark = (0, 0)
+        self._stall_mark = (0, 0, 0)
         self._resumed = 0
 
     # Reading
@@ -77,6 +82,7 @@ class Connection1(asyncio.Protocol):
     def _begin(self, head: bytes, framing: Framing, reader: Reader | None) -> None:
         """The next message out: its head waits for the first piece of its body, to leave in one write with it."""
         self._head = head
+        self.head_sent = False
         self._reader = reader
         self.send = self._send_first_chunk if framing.chunked else self._send_first_raw
         if reader is not None:
@@ -88,10 +94,6 @@ class Connection1(asyncio.Protocol):
             chunks = self.send == self._send_first_chunk
             self._route(self._send_chunk if chunks else self._send_raw)
             self._write(self._take_head())
-
-    @property
-    def head_sent(self) -> bool:
-        return not self._head
 
     def _send_first_chunk(self, payload: bytes) -> None:
         self._route(self._send_chunk)
@@ -110,6 +112,7 @@ class Connection1(asyncio.Protocol):
 
     def _take_head(self) -> bytes:
         head, self._head = self._head, b""
+        self.head_sent = True
         return head
 
     def _route(self, send: Callable[[bytes], None]) -> None:
@@ -129,6 +132,7 @@ class Connection1(asyncio.Protocol):
             self._write(chunked.LAST_CHUNK)
         self.send = self._send_raw
         self._reader = None
+        self.head_sent = False
 
     # The socket's own pace
 
@@ -153,9 +157,18 @@ class Connection1(asyncio.Protocol):
         if self._reader is not None:
             self._reader.unblock()
 
-    def _progress(self) -> tuple[int, int]:
-        """Something that differs whenever the socket has taken a byte while it was blocked."""
-        return self._resumed, self._transport.get_write_buffer_size()
+    def _progress(self) -> tuple[int, int, int]:
+        """Something that differs whenever the peer has taken a byte while the socket was blocked. The socket itself
+        asks for more only when much of its own buffer is empty, which a slow peer may not manage within the limit."""
+        return self._resumed, self._transport.get_write_buffer_size(), self._untaken()
+
+    def _untaken(self) -> int:
+        """Bytes in the kernel that the peer has not acknowledged (tcp(7), SIOCOUTQ)."""
+        raw = self._transport.get_extra_info("socket")
+        if raw is None:
+            return 0
+        untaken: int = struct.unpack("i", fcntl.ioctl(raw.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+        return untaken
 
     def _stalled_for(self, now: float) -> float:
         """Seconds for which a blocked socket has taken nothing."""

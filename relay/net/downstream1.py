@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -18,7 +19,7 @@ from typing import Protocol
 
 from relay.core.reader import Reader
 from relay.core.request import RequestBody
-from relay.errors import ClientLeft, ClientStalled, PayloadTooLarge, RelayError, RemoteProtocolError, RequestTimeout
+from relay.errors import ClientLeft, ClientStalled, RelayError, RemoteProtocolError, RequestTimeout
 from relay.flow.gate import Gate
 from relay.net.connection1 import STALL_LOOK, Connection1
 from relay.net.timers import Wheel
@@ -28,6 +29,9 @@ from relay.wire.chunked import ChunkedBody
 from relay.wire.http1 import Framing, Headers, RequestHead
 
 AHEAD_LIMIT = 64 * 1024
+# While a client is not read, the end of its connection is not either; so often is it looked for (seconds).
+LEFT_LOOK = 0.1
+_TCP_CLOSE, _TCP_CLOSE_WAIT = 7, 8  # of <netinet/tcp.h>: reset; the peer has ended its side
 # RFC 9112, 9.6: read on for a moment so that the answer is not lost to a RST. Bounds in seconds and bytes.
 LINGER_TIME = 2.0
 LINGER_BYTES = 1024 * 1024
@@ -41,7 +45,6 @@ class ClientLimits:
     body_idle: float = 30.0
     keep_alive: float = 75.0
     stall: float = 60.0
-    body: int = 32 * 1024 * 1024
     requests: int = 10_000
     age: float = 3600.0
 
@@ -103,6 +106,7 @@ class Downstream1(Connection1):
         "_framing",
         "_lingered",
         "_opened_at",
+        "_paused",
         "_phase",
         "_request",
         "_requests",
@@ -129,7 +133,8 @@ class Downstream1(Connection1):
         self._framing = http1.EMPTY
         self._close_after = False
         self._lingered = 0
-        self.gate = Gate(self.pause_reading, self.resume_reading)
+        self._paused = False
+        self.gate = Gate(self)
         self.peer = ""
 
     # From the socket
@@ -158,31 +163,44 @@ class Downstream1(Connection1):
     def _receive(self, state: Callable[[bytes], None]) -> None:
         self._state = state
 
+    def pause_reading(self) -> None:
+        self._paused = True
+        self._wheel.watch(self, self._wheel.now + LEFT_LOOK)
+        super().pause_reading()
+
+    def resume_reading(self) -> None:
+        self._paused = False
+        super().resume_reading()
+
     # Requests
 
     def _read_head(self, data: bytes) -> None:
-        if not self._buffer:
+        if not self._begun:
             self._since = self._wheel.now
             self._wheel.watch(self, self._since + self._service.limits.head)
         self._buffer += data
         self._parse()
 
+    @property
+    def _begun(self) -> bool:
+        """Whether a request's head has begun; the empty line that may stand before it says nothing."""
+        return bytes(self._buffer[:3]) not in (b"", b"\r\n")
+
     def _parse(self) -> None:
         buffer = self._buffer
-        if self._scanned < 2 and buffer.startswith(b"\r\n"):
-            del buffer[:2]  # RFC 9112, 2.2: one empty line before a request is ignored
+        # RFC 9112, 2.2: one empty line before a request is ignored. It stays here until then: a second one is refused,
+        # and no client keeps its connection with them for ever.
+        start = 2 if buffer.startswith(b"\r\n") else 0
         try:
-            http1.check_request_line(buffer)
+            http1.check_request_line(buffer, start)
             end = http1.find_head(buffer, http1.REQUEST_HEAD_LIMIT, self._scanned)
             self._scanned = len(buffer)
             if not end:
                 return
-            head = bytes(buffer[:end])
+            head = bytes(buffer[start:end])
             del buffer[:end]
             self._scanned = 0
             request = http1.parse_request(head)
-            if (request.framing.length or 0) > self._service.limits.body:
-                raise PayloadTooLarge(f"the body may have at most {self._service.limits.body} bytes")
         except RelayError as error:
             self._refuse(error)
             return
@@ -348,7 +366,7 @@ class Downstream1(Connection1):
             self._phase = _Phase.LINGER
             self._since = self._wheel.now
             self._receive(self._discard)
-            self._transport.resume_reading()
+            self.resume_reading()
             self._transport.write_eof()
             self._wheel.watch(self, self._since + LINGER_TIME)
         else:
@@ -378,7 +396,7 @@ class Downstream1(Connection1):
 
     def drain(self) -> None:
         """No further request: close if none is under way, else when its answer is."""
-        if self._phase is _Phase.HEAD and not self._buffer:
+        if self._phase is _Phase.HEAD and not self._begun:
             self._close()
         else:
             self._close_after = True
@@ -388,21 +406,34 @@ class Downstream1(Connection1):
             self._give_up(ClientStalled(f"the client took no byte for {self._stall:g} s"))
             self._cut()
             return 0
+        if self._paused and self._has_left():
+            self._give_up(ClientLeft("the client closed the connection"))
+            self._cut()
+            return 0
         wait = self._phase_wait(now)
         if wait is not None and wait <= 0:
             self._expire()
             return 0
-        look = now + STALL_LOOK if self._blocked_at else 0
+        look = now + LEFT_LOOK if self._paused else now + STALL_LOOK if self._blocked_at else 0
         if wait is None:
             return look
         return min(look, now + wait) if look else now + wait
+
+    def _has_left(self) -> bool:
+        """Whether the client's end, or a RST, has come without being read. One that stands behind more bytes than the
+        kernel holds for us cannot be known."""
+        raw = self._transport.get_extra_info("socket")
+        if raw is None:
+            return False
+        state = raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        return state in (_TCP_CLOSE, _TCP_CLOSE_WAIT)
 
     def _phase_wait(self, now: float) -> float | None:
         """Seconds until this phase has lasted too long, None if it may last."""
         limits = self._service.limits
         match self._phase:
             case _Phase.HEAD:
-                idle = self._requests and not self._buffer
+                idle = self._requests and not self._begun
                 return self._since + (limits.keep_alive if idle else limits.head) - now
             case _Phase.BODY:
                 if self.gate.closed or self._exchange is None:
@@ -418,7 +449,7 @@ class Downstream1(Connection1):
         if self._phase is _Phase.BODY:
             self._close_after = True
             self._give_up(RequestTimeout(f"no byte of the body came for {self._service.limits.body_idle:g} s"))
-        elif self._phase is _Phase.HEAD and self._buffer:
+        elif self._phase is _Phase.HEAD and self._begun:
             self._refuse(RequestTimeout(f"the header section was not complete after {self._service.limits.head:g} s"))
         else:
             self._cut()

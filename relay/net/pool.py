@@ -11,6 +11,7 @@ code performs. The connection used last is reused first, so that those a burst h
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import errno
 import ipaddress
@@ -103,7 +104,11 @@ class Pool:
             connection = await self._wait()
             if connection is None:
                 return await self._connect()
-            if connection.usable:
+            if fresh and connection.served:
+                # Its place is all that it is good for.
+                self._open.discard(connection)
+                connection.cancel()
+            elif connection.usable:
                 return connection
 
     def release(self, connection: Upstream1) -> None:
@@ -170,7 +175,8 @@ class Pool:
                 self._give_back(waiter.result())
             else:
                 waiter.cancel()
-                self._waiting.remove(waiter)
+                with contextlib.suppress(ValueError):  # whoever had something to give has passed over it already
+                    self._waiting.remove(waiter)
             if isinstance(error, TimeoutError):
                 message = f"no connection to upstream {self.origin.name!r} became free in time"
                 raise PoolTimeout(message) from None
@@ -189,10 +195,13 @@ class Pool:
         try:
             connection = await within(self._wheel, self.limits.connect, self._open_first(), lambda late: late.cancel())
         except TimeoutError:
-            raise ConnectTimeout(f"upstream {self.origin.name!r} did not accept a connection in time") from None
+            message = f"upstream {self.origin.name!r} did not accept a connection in time"
+            raise ConnectTimeout(message, f"{self._where}: nothing in {self.limits.connect:g} s") from None
         except OSError as error:
             raise self._explain(error) from error
         else:
+            if connection.closed:  # it was lost before anybody here knew of it
+                raise ConnectFailed(f"upstream {self.origin.name!r} closed the connection at once")
             self._open.add(connection)
             return connection
         finally:
@@ -203,9 +212,15 @@ class Pool:
         name = self.origin.name
         if error.errno in _NO_DESCRIPTORS:
             return OutOfDescriptors("the relay has no file descriptor left")
+        detail = f"{self._where}: {error.strerror or error}"
         if isinstance(error, ssl.SSLError):
-            return ConnectFailed(f"no TLS connection to upstream {name!r}: its certificate or protocol is not accepted")
-        return ConnectFailed(f"upstream {name!r} cannot be reached")
+            message = f"no TLS connection to upstream {name!r}: its certificate or protocol is not accepted"
+            return ConnectFailed(message, f"{self._where}: {getattr(error, 'verify_message', '') or error.reason}")
+        return ConnectFailed(f"upstream {name!r} cannot be reached", detail)
+
+    @property
+    def _where(self) -> str:
+        return f"{self.origin.host}:{self.origin.port}"
 
     async def _open_first(self) -> Upstream1:
         """Connect to the first address that accepts."""

@@ -89,7 +89,7 @@ class Upstream1(Connection1):
         self._body: Body | None = None
         self._keep = False
         self._sent_whole = False
-        self.gate = Gate(_nothing, _nothing)
+        self.gate = Gate(None)
         self.served = 0
         self.idle_time = idle_time
         self.idle_since = wheel.now
@@ -101,7 +101,7 @@ class Upstream1(Connection1):
         self._question = _Question(asker, method)
         self._buffer = bytearray()
         self._sent_whole = False
-        self.gate = Gate(self.pause_reading, self.resume_reading)
+        self.gate = Gate(self)
         self._begin(head, framing, reader)
         self.flush_head()
 
@@ -227,10 +227,11 @@ class Upstream1(Connection1):
             transfer.fail(error)
 
     def _unanswer(self, error: UpstreamError) -> None:
+        """There will be no answer; of one that has begun `_fail` tells."""
         question = self._question
-        self._forget()
-        self._cut()
         if question is not None:
+            self._forget()
+            self._cut()
             question.asker.unanswered(error)
 
     def _forget(self) -> None:
@@ -257,7 +258,3 @@ class Upstream1(Connection1):
                 return 0
             return expires
         return 0
-
-
-def _nothing() -> None:
-    """A gate's work while nothing is asked."""

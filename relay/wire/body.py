@@ -69,6 +69,8 @@ class LengthBody(Body):
             self._left = left
             self._feed(data)
             return
+        if not self._left:
+            return
         end = self._left
         self._left = 0
         self._feed(data if not left else data[:end])

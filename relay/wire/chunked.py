@@ -60,9 +60,12 @@ class ChunkedBody(Body):
 
     def eof(self) -> None:
         if self._state != _OVER:
+            self._state = _OVER
             self._fail_cut()
 
     def _walk(self, data: bytes) -> None:
+        if self._state == _OVER:
+            return
         pieces: list[bytes] = []
         at = 0
         try:

@@ -26,6 +26,7 @@ class Ending(enum.Enum):
     ERROR = enum.auto()  # the provider said in its own words that it failed
 
 
+_DONE = b"[DONE]"
 _TYPE = re.compile(rb'"type"\s*:\s*"([a-z_.]{1,64})"')
 _SEQUENCE = re.compile(rb'"sequence_number"\s*:\s*(\d{1,15})')
 _RESPONSE_ID = re.compile(rb'"id"\s*:\s*"(resp_[A-Za-z0-9_-]{1,128})"')
@@ -62,6 +63,22 @@ class Dialect:
                 return self.ending(sse.fields(block))
         return Ending.OPEN
 
+    def closes(self, rest: bytes) -> bool:
+        """Whether the rest of a stream, an event that lacks its empty line, is the stream's last one all the same:
+        senders that forget the line exist, but half an event must not pass for a whole one."""
+        if self.verdict(rest) is Ending.OPEN:
+            return False
+        data = sse.fields(rest)[b"data"]
+        return data.strip() == _DONE or _is_json(data)
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
 
 def _event_type(fields: dict[bytes, bytes]) -> bytes:
     if b"event" in fields:
@@ -72,7 +89,7 @@ def _event_type(fields: dict[bytes, bytes]) -> bytes:
 
 def _openai_ending(fields: dict[bytes, bytes]) -> Ending:
     data = fields[b"data"]
-    if data.strip() == b"[DONE]":
+    if data.strip() == _DONE:
         return Ending.DONE
     return Ending.ERROR if _ERROR.match(data) else Ending.OPEN
 

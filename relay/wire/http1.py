@@ -11,6 +11,7 @@ another party has read differently.
 
 from __future__ import annotations
 
+import http
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -31,30 +32,12 @@ _AMBIGUOUS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n)|\
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/(\d)\.(\d)\r\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-5]\d\d(?: |\r\n)")
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::\d{0,5})?")
-# A segment of one or two dots, plain or percent-encoded: another party may resolve it and so leave the route.
-_DOT_SEGMENT = re.compile(rb"(?:^|[/\\])(?:\.|%2e){1,2}(?:[/\\?;]|$)", re.IGNORECASE)
-_REPEATED_LENGTH = re.compile(rb"\r\ncontent-length[ \t]*:", re.IGNORECASE)
+# A segment of one or two dots, it or its slashes plain or percent-encoded: another party may resolve it and so leave
+# the route.
+_DOT_SEGMENT = re.compile(rb"(?:^|[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?:[/\\?;]|%2f|%5c|$)", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\ncontent-length[ \t]*:([^\r]*)", re.IGNORECASE)
 
-REASONS = {
-    200: b"OK",
-    204: b"No Content",
-    400: b"Bad Request",
-    401: b"Unauthorized",
-    403: b"Forbidden",
-    404: b"Not Found",
-    408: b"Request Timeout",
-    413: b"Content Too Large",
-    414: b"URI Too Long",
-    417: b"Expectation Failed",
-    429: b"Too Many Requests",
-    431: b"Request Header Fields Too Large",
-    500: b"Internal Server Error",
-    501: b"Not Implemented",
-    502: b"Bad Gateway",
-    503: b"Service Unavailable",
-    504: b"Gateway Timeout",
-    505: b"HTTP Version Not Supported",
-}
+REASONS = {int(status): status.phrase.encode() for status in http.HTTPStatus}
 _NO_FIELDS: Headers = []  # shared by all bare heads; nobody adds to a parsed head
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -141,10 +124,10 @@ def find_head(buffer: bytearray, limit: int, start: int = 0) -> int:
     return 0
 
 
-def check_request_line(buffer: bytearray) -> None:
-    """Refuse a request line that is too long, before or after its end has come."""
-    end = buffer.find(b"\r\n", 0, REQUEST_LINE_LIMIT + 2)
-    if end < 0 and len(buffer) > REQUEST_LINE_LIMIT:
+def check_request_line(buffer: bytearray, start: int = 0) -> None:
+    """Refuse a request line that is too long, before or after its end has come. `start`: where it begins."""
+    end = buffer.find(b"\r\n", start, start + REQUEST_LINE_LIMIT + 2)
+    if end < 0 and len(buffer) - start > REQUEST_LINE_LIMIT:
         raise RemoteProtocolError("request line too long", 414)
 
 
@@ -232,8 +215,8 @@ def _refuse_ambiguous(head: bytes) -> None:
         raise RemoteProtocolError("control byte, bare CR or LF, or folded line in the header section")
     if head.count(b"\n") > FIELD_COUNT_LIMIT + 2:
         raise RemoteProtocolError("too many header fields", 431)
-    # h11 merges lengths that are equal; whoever stands behind or before us may take the other one.
-    if len(_REPEATED_LENGTH.findall(head)) > 1:
+    # h11 merges lengths that are equal, in fields and in lists; whoever stands behind or before us may take another.
+    if b",".join(_LENGTH.findall(head)).count(b","):
         raise RemoteProtocolError("more than one Content-Length")
 
 

@@ -1,0 +1,211 @@
+"""What one event may cost on its way through the relay: Python frames, calls, writes, copies. Counted, not timed.
+
+The chain is the real one; only the transport is a fake, whose write is a call into C as uvloop's is. Whoever makes one
+of these numbers larger has made every token of every stream dearer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import tracemalloc
+from collections import deque
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, cast
+
+import pytest
+
+from relay.core.reader import Reader
+from relay.core.stream import Stream
+from relay.flow.overflow import ANSWER
+from relay.net.connection1 import Connection1
+from relay.net.timers import Wheel
+from relay.wire import chunked
+from relay.wire.chunked import ChunkedBody
+from relay.wire.dialect import CHAT
+from relay.wire.http1 import CHUNKED
+from tests.core.fakes import Clock, Owner, Producer
+from tests.wire.test_chunked import Consumer
+
+EVENT = b'data: {"id":"chatcmpl-1","choices":[{"index":0,"delta":{"content":" token"}}]}\n\n'
+READ = chunked.encode(EVENT)
+LARGE = b"data: " + b"x" * 60_000 + b"\n\n"
+
+# Pinned as measured. Three frames: ChunkedBody.receive, Stream.feed, Connection1._send_chunk.
+FRAMES = ["receive", "feed", "_send_chunk"]
+C_CALLS = 11
+# Of an event's size, at the highest moment. What is taken out of the chunk takes the place of the last event, which is
+# let go; beside it there is the chunk that is made of it.
+COPIES = 1
+# An event too long to be kept takes nobody's place; and looking for its head copies it once more for a moment.
+LARGE_COPIES = 3
+
+
+class Transport:
+    """As much of a transport as a connection needs to write."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self.write = write
+
+    def get_extra_info(self, name: str) -> None:
+        return None
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        pass
+
+
+class Connection(Connection1):
+    """A client's connection in the middle of its answer."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        super().__init__(cast(Wheel, Clock()), 60.0)
+        self.connection_made(cast(asyncio.Transport, Transport(write)))
+
+    def answer(self, reader: Reader) -> None:
+        self._begin(b"HTTP/1.1 200 OK\r\n\r\n", CHUNKED, reader)
+
+
+class Chain:
+    """Provider's bytes in, client's writes out; the head has gone, and the first event."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        reader = Reader(ANSWER, Producer().gate)
+        self.connection = Connection(write)
+        self.connection.answer(reader)
+        self.stream = Stream(reader, Owner(), Clock(), CHAT, 1 << 20)
+        body = ChunkedBody(Consumer())
+        body.pour(self.stream.feed)
+        self.receive = body.receive
+        for _ in range(3):
+            self.receive(READ)
+
+
+def calls(work: Callable[[], None]) -> tuple[list[str], list[str]]:
+    """The names of the Python functions and of the C functions that are called, in their order."""
+    frames: list[str] = []
+    built_in: list[str] = []
+
+    def count(frame: FrameType, event: str, argument: Any) -> None:
+        if event == "call":
+            frames.append(frame.f_code.co_name)
+        elif event == "c_call":
+            built_in.append(argument.__name__)
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    # The lambda around it, and the call that ends the count.
+    return frames[1:], built_in[:-1]
+
+
+def test_one_event_is_three_frames_and_one_write() -> None:
+    written: list[bytes] = []
+    receive = Chain(written.append).receive
+    written.clear()
+    frames, built_in = calls(lambda: receive(READ))
+    assert frames == FRAMES
+    assert written == [READ]
+    assert built_in[-1] == "append"
+    assert len(built_in) <= C_CALLS, built_in
+
+
+def test_the_tenth_event_costs_what_the_first_one_did() -> None:
+    written: list[bytes] = []
+    receive = Chain(written.append).receive
+
+    def ten() -> None:
+        for _ in range(10):
+            receive(READ)
+
+    frames, built_in = calls(ten)
+    assert frames == FRAMES * 10
+    assert len(built_in) <= C_CALLS * 10
+
+
+@pytest.mark.parametrize("together", [2, 5, 50])
+def test_however_many_events_one_read_holds_it_is_one_write(together: int) -> None:
+    written: list[bytes] = []
+    receive = Chain(written.append).receive
+    for read in (READ * together, chunked.encode(EVENT * together)):
+        written.clear()
+        receive(read)
+        assert written == [chunked.encode(EVENT * together)]
+
+
+def test_events_in_one_chunk_cost_one_frame_each_at_most() -> None:
+    receive = Chain(deque[bytes](maxlen=0).append).receive
+    few, many = chunked.encode(EVENT * 100), chunked.encode(EVENT * 1000)
+    # But for one: each is asked whether it has data.
+    assert len(calls(lambda: receive(few))[0]) <= 100 + 12
+    assert len(calls(lambda: receive(many))[0]) <= 1000 + 12
+
+
+def test_an_event_leaves_nothing_behind() -> None:
+    receive = Chain(deque[bytes](maxlen=0).append).receive
+    reads = [READ] * 2000
+
+    def pass_all() -> None:
+        for read in reads:
+            receive(read)
+
+    pass_all()
+    gc.collect()
+    gc.disable()
+    try:
+        before = sys.getallocatedblocks()
+        pass_all()
+        assert abs(sys.getallocatedblocks() - before) <= 5
+        tracemalloc.start()
+        pass_all()
+        current, _ = tracemalloc.get_traced_memory()
+        pass_all()
+        assert tracemalloc.get_traced_memory()[0] - current <= 500
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+
+
+def transient(event: bytes) -> float:
+    """The highest memory during one event, in sizes of the event."""
+    receive = Chain(deque[bytes](maxlen=0).append).receive
+    read = chunked.encode(event)
+    receive(read)
+    tracemalloc.start()
+    try:
+        receive(read)
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        receive(read)
+        return (tracemalloc.get_traced_memory()[1] - before) / len(event)
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_event_is_copied_no_more_often_than_it_must_be() -> None:
+    small = b"data: " + b"x" * 1000 + b"\n\n"
+    # Small objects beside it (a number, a few digits) and the heads of all of them: under half a kilobyte.
+    assert transient(small) < COPIES + 0.6
+    assert transient(LARGE) < LARGE_COPIES + 0.1
+
+
+def test_the_counts_see_a_frame_a_write_and_a_copy_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    send = Connection1._send_chunk
+
+    def wasteful(self: Connection1, payload: bytes) -> None:
+        spare = bytes(bytearray(payload)), bytes(bytearray(payload))
+        self._write(b"")
+        send(self, payload)
+        del spare
+
+    monkeypatch.setattr(Connection1, "_send_chunk", wasteful)
+    written: list[bytes] = []
+    receive = Chain(written.append).receive
+    written.clear()
+    assert calls(lambda: receive(READ))[0] != FRAMES
+    assert len(written) == 2
+    assert transient(b"data: " + b"x" * 1000 + b"\n\n") > COPIES + 1
+    assert transient(LARGE) > LARGE_COPIES + 0.5
