@@ -20,6 +20,7 @@ socket, no clock and no logging: those floors are functions of the bytes and the
         access       the record of an exchange, and the access log
     net/             the only floor with transports
         server       listen, bound the connections, drain
+        service      what a client's connection needs of those around it
         downstream1  a client's HTTP/1.1 connection, and the sink of its answers
         upstream1    a provider's HTTP/1.1 connection, and the sink of its requests
         connection1  what the two share: framing out, the socket's pace, stalls, the end

@@ -25,9 +25,10 @@ from relay.control.exchange import Exchange
 from relay.control.office import Office, Timing
 from relay.control.router import Route, Router, Upstream
 from relay.errors import ConfigError, RelayError
-from relay.net.downstream1 import ClientLimits, Downstream1
+from relay.net.downstream1 import Downstream1
 from relay.net.pool import Origin, Pool, PoolLimits
 from relay.net.server import Address, Server
+from relay.net.service import ClientLimits
 from relay.net.timers import Wheel
 from relay.wire import dialect
 from relay.wire.headers import Credential

@@ -20,6 +20,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from relay.errors import ConfigError
+from relay.net.pool import is_link_local
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "kB": 1000, "MB": 10**6, "GB": 10**9}
@@ -263,7 +264,7 @@ def _check_upstreams(config: Config, place: str) -> list[str]:
         for entry in config.server.listen:
             if _reaches(parts, *split_address(entry, place)):
                 raise ConfigError(f"{place}: upstream {table.name!r}: {table.url} is where the relay itself listens")
-        if not table.allow_link_local and _is_link_local(parts.hostname or ""):
+        if not table.allow_link_local and is_link_local(parts.hostname or ""):
             raise ConfigError(
                 f"{place}: upstream {table.name!r}: {table.url} is a link-local address, where cloud machines keep "
                 "their credentials; say allow_link_local = true if it is meant"
@@ -286,13 +287,6 @@ def _reaches(url: SplitResult, host: str, port: int) -> bool:
     if url.hostname == "localhost" or listening.is_unspecified:
         return target.is_loopback and (listening.is_loopback or listening.is_unspecified)
     return target == listening
-
-
-def _is_link_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_link_local
-    except ValueError:
-        return False
 
 
 def _check_routes(config: Config, place: str, names: list[str]) -> None:

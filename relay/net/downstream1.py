@@ -13,16 +13,13 @@ import asyncio
 import enum
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from email.utils import formatdate
-from typing import Protocol
 
 from relay.core.reader import Reader
-from relay.core.request import RequestBody
 from relay.errors import ClientLeft, ClientStalled, RelayError, RemoteProtocolError, RequestTimeout
 from relay.flow.gate import Gate
 from relay.net.connection1 import STALL_LOOK, Connection1
-from relay.net.timers import Wheel
+from relay.net.service import Exchange, Service
 from relay.wire import http1
 from relay.wire.body import Body, LengthBody
 from relay.wire.chunked import ChunkedBody
@@ -35,57 +32,6 @@ _TCP_CLOSE, _TCP_CLOSE_WAIT = 7, 8  # of <netinet/tcp.h>: reset; the peer has en
 # RFC 9112, 9.6: read on for a moment so that the answer is not lost to a RST. Bounds in seconds and bytes.
 LINGER_TIME = 2.0
 LINGER_BYTES = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class ClientLimits:
-    """What one client connection may do. Times in seconds, sizes in bytes."""
-
-    head: float = 10.0
-    body_idle: float = 30.0
-    keep_alive: float = 75.0
-    stall: float = 60.0
-    requests: int = 10_000
-    age: float = 3600.0
-
-
-class Exchange(Protocol):
-    """One request and its answer, as this connection sees it. `control` implements it."""
-
-    body: RequestBody
-
-    @property
-    def done(self) -> bool:
-        """Nothing more will happen."""
-
-    def start(self) -> None:
-        """The request's head was read; its body may still be coming."""
-
-    def stop(self, error: RelayError) -> None:
-        """The client left, stalled, or broke the protocol: give everything up."""
-
-    def delivered(self) -> None:
-        """The answer has gone, to its end or to its abort."""
-
-
-class Service(Protocol):
-    """What the connections of a server share. `server` implements it."""
-
-    wheel: Wheel
-    limits: ClientLimits
-    draining: bool
-
-    def exchange(self, request: RequestHead, client: Downstream1) -> Exchange:
-        """Make the exchange for a request; nothing may happen before its `start`."""
-
-    def opened(self, client: Downstream1) -> bool:
-        """A connection has come. False: there are too many."""
-
-    def left(self, client: Downstream1) -> None:
-        """A connection has gone."""
-
-    def refused(self, client: Downstream1, error: RelayError) -> None:
-        """Answer a request that cannot become an exchange."""
 
 
 class _Phase(enum.Enum):

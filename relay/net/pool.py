@@ -261,11 +261,15 @@ class Pool:
             addresses = [(str(info[4][0]), int(info[0])) for info in found]
         else:
             addresses = [(origin.host, socket.AF_INET if literal.version == 4 else socket.AF_INET6)]
-        return [address for address in addresses if origin.link_local or not _is_link_local(address[0])]
+        return [address for address in addresses if origin.link_local or not is_link_local(address[0])]
 
 
-def _is_link_local(host: str) -> bool:
-    address = ipaddress.ip_address(host.partition("%")[0])
+def is_link_local(host: str) -> bool:
+    """Whether a host is an address of 169.254.0.0/16 or fe80::/10, in whatever notation; a name is none."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_link_local
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from relay.errors import ConfigError, RelayError
-from relay.net.downstream1 import ClientLimits, Downstream1, Exchange
+from relay.net.downstream1 import Downstream1
+from relay.net.service import ClientLimits, Exchange
 from relay.net.timers import Wheel
 from relay.wire.http1 import RequestHead
 
