@@ -68,6 +68,6 @@ endef
 	@touch $@
 
 .venv/.dev: .venv/.installed tools/need.sh
-	@sh tools/need.sh nginx=nginx curl=curl varnishtest=varnish node=nodejs npm=npm openssl=openssl
+	@sh tools/need.sh nginx=nginx curl=curl node=nodejs npm=npm openssl=openssl ip=iproute2
 	$(call pip,--editable '.[dev]',what tests and checks need)
 	@touch $@

@@ -65,7 +65,8 @@ waits for one in the only task there is. Upstream1 sends the head with what is t
 the exchange makes a Stream or a Transfer and hands it back, and from then on bytes flow without it. The answer's head
 leaves with its first byte, so whatever fails before is still a real status; after it, only an abort can say that an
 answer is not whole, and no answer that is not whole ends cleanly. Whoever leaves is noticed by the connection he
-leaves, never by a poll, and the provider's connection is closed in the same call.
+leaves, and the provider's connection is closed in the same call. (A client that is not being read, because its own body
+is not taken, is looked at every tick of the wheel instead.)
 
 Where each rule lives
 ---------------------

@@ -84,6 +84,7 @@ class App:
             replay_limit=limits.replay_body,
             event_limit=limits.event,
             inflate_limit=limits.inflated,
+            hosts=frozenset(host.lower().encode() for host in config.server.hosts),
             trusted=tuple(ipaddress.ip_network(network) for network in config.server.trusted),
         )
         self._server = Server(
@@ -145,6 +146,8 @@ class App:
                 exchange.drained()
             await asyncio.wait(waits[:1], timeout=_PARTING)
         self._server.cut()
+        # Their ends have yet to be told, and logged.
+        await asyncio.wait(waits[:1], timeout=_PARTING)
         for wait in waits:
             wait.cancel()
 

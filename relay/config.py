@@ -1,7 +1,7 @@
 """The configuration file: its schema, and one clear error per mistake. Read by app alone.
 
 The schema is the classes below; msgspec checks a file against them. A mistake names the file, the line, the key, what
-was expected, and the nearest name that exists. Nothing here opens a socket or builds an object of another floor.
+was expected, and the nearest name that exists. Nothing here opens a socket.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Listen(_Table, frozen=True):
     listen: list[str] = msgspec.field(default_factory=lambda: ["127.0.0.1:8080"])
     allow_open: bool = False
     trusted: list[str] = []
+    hosts: list[str] = []
     max_connections: int = 10_000
     access_log: Literal["json", "text", "off"] = "json"
 
@@ -172,6 +173,9 @@ def check(config: Config, place: str) -> None:
             ipaddress.ip_network(network)
         except ValueError:
             raise ConfigError(f"{place}: [server] trusted: {network!r} is not a network like 10.0.0.0/8") from None
+    for host in config.server.hosts:
+        if not re.fullmatch(r"[A-Za-z0-9.-]+", host):
+            raise ConfigError(f"{place}: [server] hosts: {host!r} is not a name like relay.example.org, without a port")
     for name in _NEEDED:
         if getattr(config.timeouts, name) <= 0:
             raise ConfigError(

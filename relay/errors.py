@@ -56,10 +56,6 @@ class ProtocolError(RelayError):
     """Somebody broke HTTP."""
 
 
-class LocalProtocolError(ProtocolError):
-    """The relay itself was about to break HTTP: a defect in the relay."""
-
-
 class RemoteProtocolError(ProtocolError):
     """A peer broke HTTP (RFC 9110, 9112) or said something ambiguous; its connection ends.
 
@@ -79,11 +75,6 @@ class RequestError(RelayError):
     """The request is well-formed HTTP, but the relay will not serve it."""
 
     type = "invalid_request_error"
-
-
-class BadRequest(RequestError):
-    status = 400
-    code = "bad_request"
 
 
 class Forbidden(RequestError):
@@ -109,14 +100,6 @@ class PayloadTooLarge(RequestError):
     status = 413
     type = "request_too_large"
     code = "payload_too_large"
-
-
-class Draining(RequestError):
-    status = 503
-    type = "overloaded_error"
-    code = "draining"
-    retryable = True
-    retry_after = 1
 
 
 class ClientLeft(RelayError):

@@ -19,14 +19,16 @@ import orjson
 from relay.errors import CloseReason, RelayError
 from relay.wire.http1 import RequestHead
 
-# At 200 bytes a line, as much memory as a stuck log may cost: some 2 MB.
+# As much memory as a stuck log may cost: some 5 MB, at 1 KB for the longest line there is 10 MB.
 LINES_LIMIT = 10_000
+_METHOD_LIMIT = 32
 _PATH_LIMIT = 256
 _ID_LIMIT = 128
 
 
 class Line(TypedDict, total=False):
-    """Times in milliseconds from the request's head on; `bytes` and `events` went to the client, `bytes_in` came."""
+    """Times in milliseconds from the request's head on; `bytes` and `events` came from the provider for the client,
+    `bytes_in` from the client."""
 
     time: str
     request_id: str
@@ -76,7 +78,7 @@ class Record:
         self.request_id = request_id
         self.stream_id = stream_id
         self.client = client
-        self.method = request.method
+        self.method = request.method[:_METHOD_LIMIT]
         self.path = request.path[:_PATH_LIMIT]
         self.dialect = dialect
         self.route: str | None = None

@@ -1,26 +1,46 @@
 """Who may call. There are no accounts yet; what is here keeps other people's web pages from spending a provider key.
 
 A relay on a developer's machine listens on loopback, where every page in that developer's browser can reach it. A
-route with a key of its own therefore refuses requests that a browser sent for another origin: no CORS header would
-let the page read the answer, but the generation would be paid for.
+route with a key of its own therefore refuses what a browser sends for another origin: no CORS header would let the page
+read the answer, but the generation would be paid for. A page may also bring its own name along, by pointing that name
+at 127.0.0.1 (DNS rebinding); so a browser's request has to use a name that nobody else can have: an address,
+localhost, or one that the configuration knows.
 """
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+import ipaddress
 
-from relay.control.router import Upstream
 from relay.errors import Forbidden
 from relay.wire.http1 import RequestHead
 
+# Sent by browsers alone: with every cross-origin request but plain GETs of images and scripts, and with every request.
+_BROWSER_FIELDS = (b"origin", b"sec-fetch-site")
 
-def check_origin(request: RequestHead, upstream: Upstream) -> None:
-    """Raises Forbidden for a browser's cross-origin request to an upstream whose key we hold (Fetch, 3.2)."""
-    if upstream.credential is None:
+
+def check_origin(request: RequestHead, hosts: frozenset[bytes]) -> None:
+    """Raises Forbidden for a browser's request that is not from a page of our own (Fetch, 3.2; Fetch Metadata, 2.2).
+
+    `hosts`: names of ours, without ports, in lower case.
+    """
+    origin, site = (request.get(name) for name in _BROWSER_FIELDS)
+    if origin is None and site is None:
         return
-    origin = request.get(b"origin")
-    if origin is None:
-        return
-    host = request.get(b"host") or b""
-    if urlsplit(origin.decode("latin-1")).netloc.encode("latin-1") != host:
+    host = (request.get(b"host") or b"").lower()
+    if origin is not None and (not host or origin.lower().partition(b"://")[2] != host):
         raise Forbidden("cross-origin requests may not use this relay's provider key")
+    if site is not None and site not in (b"same-origin", b"none"):
+        raise Forbidden("cross-site requests may not use this relay's provider key")
+    if not _is_ours(host, hosts):
+        raise Forbidden("browsers may not use this relay's provider key by this name; see hosts in [server]")
+
+
+def _is_ours(host: bytes, hosts: frozenset[bytes]) -> bool:
+    name = host.partition(b"]")[0][1:] if host.startswith(b"[") else host.partition(b":")[0]
+    if name == b"localhost" or name in hosts:
+        return True
+    try:
+        ipaddress.ip_address(name.decode("latin-1"))
+    except ValueError:
+        return False
+    return True

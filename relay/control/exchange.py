@@ -33,6 +33,7 @@ from relay.errors import (
     PayloadTooLarge,
     RelayError,
     RemoteProtocolError,
+    UpstreamCut,
     UpstreamError,
     UpstreamInvalid,
     UpstreamTimeout,
@@ -65,6 +66,7 @@ class Exchange:
     what the client's connection knows of the request."""
 
     __slots__ = (
+        "_answered_at",
         "_asked_at",
         "_beat_at",
         "_client",
@@ -72,6 +74,7 @@ class Exchange:
         "_dialect",
         "_office",
         "_phase",
+        "_receiver",
         "_record",
         "_request",
         "_route",
@@ -99,7 +102,9 @@ class Exchange:
         self._task: asyncio.Task[None] | None = None
         self._connection: Upstream1 | None = None
         self._transfer: Transfer | None = None
+        self._receiver: Receiver | None = None
         self._asked_at = 0.0
+        self._answered_at = 0.0
         self._beat_at = 0.0
         self.body = RequestBody(
             client.gate, office.wheel, limit=office.request_limit, keep=office.replay_limit, overrun=self._overrun
@@ -137,7 +142,8 @@ class Exchange:
         route = self._office.router.match(self._request.path)
         if route is None:
             raise NotFound("no route for this path")
-        auth.check_origin(self._request, route.upstream)
+        if route.upstream.credential is not None:
+            auth.check_origin(self._request, self._office.hosts)
         return route
 
     def _find_connection(self) -> None:
@@ -157,6 +163,11 @@ class Exchange:
         except RelayError as error:
             self._task = None
             self._fail(error)
+            return
+        except Exception as error:
+            # A defect, or something of the system's: the client must not wait for ever because of it.
+            self._task = None
+            self._fail(UpstreamError("no connection to the provider could be had", repr(error)))
             return
         self._task = None
         if self._phase is _Phase.QUEUED:
@@ -195,11 +206,16 @@ class Exchange:
     # The provider has something to say
 
     def answered(self, head: ResponseHead) -> Receiver:
+        self._receiver = self._prepare(head)
+        return self._receiver
+
+    def _prepare(self, head: ResponseHead) -> Receiver:
         assert self._connection is not None
         assert self._route is not None
         self.body.settle()
         self._request = self._request.bare()
         self._phase = _Phase.STREAMING
+        self._answered_at = self._office.wheel.now
         self._record.status = head.status
         self._record.upstream_request_id = head.get(b"x-request-id") or head.get(b"request-id")
         event_stream = headers.is_event_stream(head) and self._request.method != b"HEAD"
@@ -214,11 +230,11 @@ class Exchange:
             return self._begin_stream(head, fields, self._connection.gate)
         reader = Reader(ANSWER, self._connection.gate)
         length = head.framing.length
-        if head.framing.empty and head.get(b"content-length") not in (None, b"0"):
-            # The length of what HEAD or 304 do not send is a fact of its own.
-            fields.append((b"content-length", head.get(b"content-length") or b""))
+        if self._request.method == b"HEAD" or head.status == 304:
+            # The length of what these do not send is a fact of its own.
+            fields += [field for field in head.headers if field[0] == b"content-length"]
         transfer = self._transfer = Transfer(reader, self, self._office.wheel)
-        bodiless = head.framing.empty and (self._request.method == b"HEAD" or head.status in (204, 304))
+        bodiless = self._request.method == b"HEAD" or head.status in (204, 304)
         self._client.start(head.status, fields, length, reader, bodiless=bodiless)
         self._watch_answer()
         return transfer
@@ -267,8 +283,8 @@ class Exchange:
         assert transfer is not None
         self._connection = None
         self.body.drop()
-        if self.done:
-            return
+        if self._phase is not _Phase.STREAMING:
+            return  # it has been given up before; an end is told once
         self._phase = _Phase.DELIVERING
         self._record.error = error
         if error is None:
@@ -322,13 +338,11 @@ class Exchange:
     def _give_up(self, error: RelayError) -> None:
         """Cancel the provider and end the answer, as if the provider had broken off."""
         self._release_provider()
-        transfer = self._transfer
-        if transfer is None:
+        receiver = self._receiver or self._transfer
+        if receiver is None:
             self._refuse(error)
-        elif isinstance(transfer, Stream):
-            transfer.fail(error)
         else:
-            self.transfer_ended(error)
+            receiver.fail(error)
 
     def _fail(self, error: RelayError) -> None:
         """Something failed on our side of the provider; whatever it was doing is cancelled."""
@@ -378,6 +392,9 @@ class Exchange:
                 events=transfer.events if isinstance(transfer, Stream) else 0,
             )
         )
+        # Whoever still knows this exchange, it should not cost what it carried.
+        self._request = self._request.bare()
+        self._transfer = self._receiver = None
 
     # Time
 
@@ -427,18 +444,20 @@ class Exchange:
         timing = self._office.timing
         if connection.gate.closed:
             # The provider is held because the client does not read: the silence is not the provider's.
-            transfer.active = now
+            transfer.active = self._answered_at = now
         limit = timing.idle if transfer.began else timing.first_event
+        # Comments keep a stream alive, but are no first event.
+        since = transfer.active if transfer.began else self._answered_at
         silent = now - transfer.active
-        if limit and silent >= limit:
+        if limit and now - since >= limit:
             what = "was silent for" if transfer.began else "sent no event for"
             self._give_up(UpstreamTimeout(f"the provider {what} {limit:g} s"))
             return 0
-        when = transfer.active + limit if limit else now + SETTLE
+        when = since + limit if limit else now + SETTLE
         if isinstance(transfer, Stream):
-            if silent >= SETTLE and transfer.began and transfer.ending() is Ending.DONE:
-                self._release_provider()
-                self.transfer_ended(None)
+            if silent >= SETTLE and transfer.began and transfer.ending() is not Ending.OPEN:
+                # The provider has said all, but not closed.
+                self._give_up(UpstreamCut("the provider did not end its answer"))
                 return 0
             when = min(when, now + min(timing.idle or SETTLE, SETTLE), self._beat(transfer, now))
         return when

@@ -28,7 +28,8 @@ class Timing:
 
 @dataclass(slots=True)
 class Office:
-    """Sizes in bytes. `trusted`: the networks of proxies whose word on a client counts."""
+    """Sizes in bytes. `trusted`: the networks of proxies whose word on a client counts. `hosts`: names of
+    our own, for browsers."""
 
     router: Router
     wheel: Wheel
@@ -39,5 +40,6 @@ class Office:
     event_limit: int
     inflate_limit: int
     trusted: tuple[Network, ...] = ()
+    hosts: frozenset[bytes] = frozenset()
     draining: bool = False
     open: dict[str, Exchange] = field(default_factory=dict)

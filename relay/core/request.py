@@ -22,7 +22,8 @@ class RequestBody:
         self._limit = limit
         self._keep = keep
         self._overrun = overrun
-        self._kept: list[bytes] | None = []
+        # One buffer: a body that comes in crumbs must not cost an object for each.
+        self._kept: bytearray | None = bytearray()
         self.reader = Reader(REQUEST, gate)
         self.bytes = 0
         self.active = clock.now
@@ -40,7 +41,7 @@ class RequestBody:
             if self.bytes > self._keep:
                 self._kept = None
             else:
-                self._kept.append(payload)
+                self._kept += payload
         self.reader.send(payload)
 
     def end(self) -> None:
@@ -59,8 +60,8 @@ class RequestBody:
         assert self._kept is not None
         self.reader.detach()
         self.reader = Reader(REQUEST, self._gate)
-        for piece in self._kept:
-            self.reader.send(piece)
+        if self._kept:
+            self.reader.send(bytes(self._kept))
         if self.ended:
             self.reader.finish()
 

@@ -40,7 +40,3 @@ class RingBuffer:
             size += len(piece)
         self.size -= size
         return taken[0] if len(taken) == 1 else b"".join(taken)
-
-    def clear(self) -> None:
-        self._pieces.clear()
-        self.size = 0

@@ -3,8 +3,9 @@
         bytes in  -> the state of the subclass: reading a head, a body, or looking on
         bytes out <- send            is the current framing: the head with the first piece, then chunks or raw bytes
 
-State and framing are bound methods, so that no flag is asked per piece. The transport's own buffer is bounded to what
-one write left over (its high mark is 0): everything behind that waits in the reader's ring, where overflow.py decides.
+State and framing are bound methods, so that no flag is asked per piece. The transport's own buffer holds what one
+write left over (its high mark is 0): everything behind that waits in the reader's ring, where overflow.py decides. No
+next message begins on a socket that has not taken the last one.
 """
 
 from __future__ import annotations

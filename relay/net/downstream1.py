@@ -26,8 +26,9 @@ from relay.wire.chunked import ChunkedBody
 from relay.wire.http1 import Framing, Headers, RequestHead
 
 AHEAD_LIMIT = 64 * 1024
-# While a client is not read, the end of its connection is not either; so often is it looked for (seconds).
-LEFT_LOOK = 0.1
+# While a client is not read, the end of its connection is not either; so often is it looked for (seconds):
+# less than a tick of the wheel, so that it is seen at the next one.
+LEFT_LOOK = 0.04
 _TCP_CLOSE, _TCP_CLOSE_WAIT = 7, 8  # of <netinet/tcp.h>: reset; the peer has ended its side
 # RFC 9112, 9.6: read on for a moment so that the answer is not lost to a RST. Bounds in seconds and bytes.
 LINGER_TIME = 2.0
@@ -163,11 +164,11 @@ class Downstream1(Connection1):
             or self._wheel.now - self._opened_at >= limits.age
         )
         exchange = self._exchange = self._service.exchange(request, self)
-        ahead = bytes(self._buffer)
-        self._buffer.clear()
         if request.framing.empty:
-            self._look_on(ahead)
+            self._look_on(b"")
         else:
+            ahead = bytes(self._buffer)
+            self._buffer.clear()
             self._phase = _Phase.BODY
             self._since = self._wheel.now
             self._wheel.watch(self, self._since + limits.body_idle)
@@ -205,7 +206,7 @@ class Downstream1(Connection1):
 
     def _read_ahead(self, data: bytes) -> None:
         self._buffer += data
-        if len(self._buffer) > AHEAD_LIMIT:
+        if len(self._buffer) > AHEAD_LIMIT and not self._paused:
             self.pause_reading()
 
     def _refuse(self, error: RelayError) -> None:
@@ -281,7 +282,7 @@ class Downstream1(Connection1):
         """The answer is whole."""
         self._end_message()
         self._delivered()
-        if self.closed:
+        if self.closed or self._transport.is_closing():
             return
         self._request = None
         if self._close_after:
@@ -291,8 +292,11 @@ class Downstream1(Connection1):
 
     def abort(self) -> None:
         """The answer is not whole, and the client must see that (RFC 9112, section 8)."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.detach()
         self._delivered()
-        if self._framing.until_close or self._head:
+        if self._framing.until_close and self.head_sent:
             self._reset()
         else:
             self._close()
@@ -303,18 +307,20 @@ class Downstream1(Connection1):
             exchange.delivered()
 
     def _close_after_linger(self) -> None:
-        """Close; after a request that was not read whole, not before the client has had time to read the answer."""
-        unread = self._body is not None or self._phase is _Phase.HEAD
+        """Close our side, and read on until the client closes its own: bytes that are met by a closed socket make the
+        kernel send a RST, and that can cost the client the end of the answer."""
         if self._body is not None:
             self._body.spill()
             self._body = None
-        if unread and self._transport.can_write_eof():
+        if self._transport.can_write_eof():
             self._phase = _Phase.LINGER
             self._since = self._wheel.now
+            self._stall_mark = self._progress()
             self._receive(self._discard)
+            self._buffer.clear()
             self.resume_reading()
             self._transport.write_eof()
-            self._wheel.watch(self, self._since + LINGER_TIME)
+            self._wheel.watch(self, self._since + STALL_LOOK)
         else:
             self._close()
 
@@ -324,19 +330,41 @@ class Downstream1(Connection1):
             self._cut()
 
     def _next(self) -> None:
+        """The answer has gone; the next request may begin. One that came ahead has to wait its turn all the same: for
+        the loop to see to others, and for the socket to have taken this answer."""
         self._phase = _Phase.HEAD
         self._since = self._wheel.now
-        self._receive(self._read_head)
         self._wheel.watch(self, self._since + self._service.limits.keep_alive)
         if self._buffer:
+            self._receive(self._read_ahead)
+            self._schedule_ahead()
+        else:
+            self._go_on_reading()
+
+    def _go_on_reading(self) -> None:
+        self._receive(self._read_head)
+        if self._paused:
             self.resume_reading()
+
+    def _schedule_ahead(self) -> None:
+        if not self._blocked_at:
             # Not from here: the caller is in the middle of its own end.
             asyncio.get_running_loop().call_soon(self._parse_ahead)
 
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._phase is _Phase.HEAD and self._buffer:
+            self._schedule_ahead()
+
     def _parse_ahead(self) -> None:
-        if not self.closed and self._phase is _Phase.HEAD and self._buffer:
-            self._wheel.watch(self, self._since + self._service.limits.head)
-            self._parse()
+        if self.closed or self._phase is not _Phase.HEAD or self._state != self._read_ahead:
+            return
+        self._wheel.watch(self, self._since + self._service.limits.head)
+        self._receive(self._read_head)
+        self._parse()
+        if self._phase is _Phase.HEAD and self._state == self._read_head:
+            # What came ahead is not yet a whole head.
+            self._go_on_reading()
 
     # Ends
 
@@ -387,9 +415,18 @@ class Downstream1(Connection1):
                     return limits.body_idle
                 return max(self._since, self._exchange.body.active) + limits.body_idle - now
             case _Phase.LINGER:
-                return self._since + LINGER_TIME - now
+                return self._linger_wait(now)
             case _Phase.BUSY:
                 return None
+
+    def _linger_wait(self, now: float) -> float:
+        """While the client takes what was sent, it lingers; it has the usual time to take the next byte of it."""
+        mark = self._progress()
+        if mark != self._stall_mark:
+            self._stall_mark = mark
+            self._since = now
+        limit = self._stall if mark[1] or mark[2] else LINGER_TIME
+        return min(self._since + limit - now, STALL_LOOK)
 
     def _expire(self) -> None:
         if self._phase is _Phase.BODY:

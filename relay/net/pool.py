@@ -105,9 +105,7 @@ class Pool:
             if connection is None:
                 return await self._connect()
             if fresh and connection.served:
-                # Its place is all that it is good for.
-                self._open.discard(connection)
-                connection.cancel()
+                self._drop(connection)  # its place is all that it is good for
             elif connection.usable:
                 return connection
 
@@ -133,8 +131,9 @@ class Pool:
         if not fresh:
             while self._idle:
                 connection, _ = self._idle.popitem()
-                if connection.usable:
+                if connection.quiet:
                     return connection
+                self._drop(connection)
         elif self._idle and self.open >= self.limits.connections:
             self._discard(next(iter(self._idle)))
         if self.open < self.limits.connections:
@@ -145,6 +144,10 @@ class Pool:
 
     def _discard(self, connection: Upstream1) -> None:
         del self._idle[connection]
+        self._drop(connection)
+
+    def _drop(self, connection: Upstream1) -> None:
+        """Its place is free from now on, not only when its end has been seen."""
         self._open.discard(connection)
         connection.cancel()
 
@@ -224,11 +227,18 @@ class Pool:
 
     async def _open_first(self) -> Upstream1:
         """Connect to the first address that accepts."""
-        failure: OSError = ConnectionError("the host has no address that may be used")
-        for host, family in await self._addresses():
+        failure: OSError | TimeoutError = ConnectionError("the host has no address that may be used")
+        addresses = await self._addresses()
+        deadline = self._wheel.now + self.limits.connect
+        while addresses:
+            host, family = addresses.pop(0)
+            # Each has its share of what is left: one dead address (a broken IPv6, say) must not cost the others theirs.
+            share = (deadline - self._wheel.now) / (len(addresses) + 1)
             try:
-                return await self._open_one(host, family)
-            except OSError as error:
+                return await within(
+                    self._wheel, max(share, 0), self._open_one(host, family), lambda late: late.cancel()
+                )
+            except (OSError, TimeoutError) as error:
                 failure = error
         raise failure
 
@@ -257,7 +267,10 @@ class Pool:
         try:
             literal = ipaddress.ip_address(origin.host)
         except ValueError:
-            found = await asyncio.get_running_loop().getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+            try:
+                found = await asyncio.get_running_loop().getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+            except UnicodeError:
+                raise ConnectionError("the host is not a name") from None
             addresses = [(str(info[4][0]), int(info[0])) for info in found]
         else:
             addresses = [(origin.host, socket.AF_INET if literal.version == 4 else socket.AF_INET6)]

@@ -21,7 +21,9 @@ from typing import Any, Protocol, TypeVar
 T = TypeVar("T")
 
 # Coarse enough that 10,000 streams cost nothing, fine enough for the shortest timeouts (seconds).
-TICK = 0.1
+TICK = 0.05
+# A time that is a tick's own must not fall behind it for a floating-point error (ticks).
+_ROUNDING = 1e-6
 
 
 class Timed(Protocol):
@@ -41,7 +43,8 @@ class Wheel:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._ticks: dict[int, list[Timed]] = {}
+        # Sets in the order of their registration: what is forgotten must not stay in memory until its tick comes.
+        self._ticks: dict[int, dict[Timed, None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self.now = loop.time()
         self._done = int(self.now / TICK)
@@ -57,28 +60,34 @@ class Wheel:
 
     def watch(self, timed: Timed, when: float) -> None:
         """See to it that `due` is called at `when` at the latest; an earlier look that is planned already stays."""
-        tick = max(math.ceil(when / TICK), self._done + 1)
+        tick = max(math.ceil(when / TICK - _ROUNDING), self._done + 1)
         if 0 < timed.tick <= tick:
             return
+        self.forget(timed)
         timed.tick = tick
-        self._ticks.setdefault(tick, []).append(timed)
+        self._ticks.setdefault(tick, {})[timed] = None
 
     def forget(self, timed: Timed) -> None:
-        """It wants no further look. Its reference goes when its tick comes."""
+        """It wants no further look."""
+        planned = self._ticks.get(timed.tick)
+        if planned is not None:
+            planned.pop(timed, None)
+            if not planned:
+                del self._ticks[timed.tick]
         timed.tick = 0
 
     def _turn(self) -> None:
         # First of all, so that nothing below can stop the wheel.
         self._timer = self._loop.call_later(TICK, self._turn)
         self.now = now = self._loop.time()
-        reached = int(now / TICK)
+        reached = int(now / TICK + _ROUNDING)
         # After a long halt (a suspended machine) it is cheaper to ask which ticks exist than to count through all.
         missed = range(self._done + 1, reached + 1)
         late = missed if len(missed) < len(self._ticks) else sorted(tick for tick in self._ticks if tick <= reached)
         self._done = reached
         for tick in late:
             for timed in self._ticks.pop(tick, ()):
-                if timed.tick == tick:  # else it was forgotten, or has been moved to an earlier tick
+                if timed.tick == tick:  # else one looked at before it in this tick has made it forget
                     timed.tick = 0
                     self._look(timed, now)
 
@@ -95,16 +104,18 @@ class Wheel:
 class Alarm:
     """A single deadline with a callback, for what has no object of its own to register."""
 
-    __slots__ = ("_call", "_when", "tick")
+    __slots__ = ("_call", "_wheel", "_when", "tick")
 
     def __init__(self, wheel: Wheel, after: float, call: Callable[[], None]) -> None:
         self.tick = 0
         self._call: Callable[[], None] | None = call
+        self._wheel = wheel
         self._when = wheel.now + after
         wheel.watch(self, self._when)
 
     def cancel(self) -> None:
         self._call = None
+        self._wheel.forget(self)
 
     def due(self, now: float) -> float:
         if self._call is None:

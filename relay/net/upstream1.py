@@ -8,6 +8,7 @@ while the body lasts, so that the hot path has no frame of ours before it.
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -30,6 +31,10 @@ from relay.wire import http1
 from relay.wire.body import Body, ConnectionBody, LengthBody
 from relay.wire.chunked import ChunkedBody
 from relay.wire.http1 import Framing, ResponseHead
+
+# A reused connection that ends later than this after a request was sent on it (seconds) was not closed for being idle:
+# the provider may have taken the request and worked on it.
+_STALE_WINDOW = 1.0
 
 
 class Asker(Protocol):
@@ -58,7 +63,9 @@ class _Question:
 
     asker: Asker
     method: bytes
+    asked_at: float
     informational: int = 0
+    scanned: int = 0
 
 
 class Upstream1(Connection1):
@@ -98,7 +105,7 @@ class Upstream1(Connection1):
 
     def ask(self, head: bytes, method: bytes, framing: Framing, asker: Asker, reader: Reader) -> None:
         """Send a request: its head at once, with as much of its body as `reader` has waiting; the rest as it comes."""
-        self._question = _Question(asker, method)
+        self._question = _Question(asker, method, self._wheel.now)
         self._buffer = bytearray()
         self._sent_whole = False
         self.gate = Gate(self)
@@ -124,6 +131,19 @@ class Upstream1(Connection1):
         """Whether a request may be sent on it; a provider may close it at any time all the same."""
         return not self.closed and not self._transport.is_closing()
 
+    @property
+    def quiet(self) -> bool:
+        """Whether an idle connection is usable, and nothing lies unread on it: neither its end, which would cost a
+        repeat, nor bytes behind the last answer, which would be taken for the next one."""
+        if not self.usable:
+            return False
+        raw = self._transport.get_extra_info("socket")
+        if raw is None:
+            return True
+        unread = select.poll()
+        unread.register(raw.fileno(), select.POLLIN | select.POLLRDHUP)
+        return not unread.poll(0)
+
     # From the socket
 
     def _receive(self, state: Callable[[bytes], None]) -> None:
@@ -147,10 +167,11 @@ class Upstream1(Connection1):
         if head is not None:
             rest = bytes(self._buffer)
             self._buffer = None
-            self._begin_body(question.asker, head, rest)
+            self._begin_body(question, head, rest)
 
     def _find_final(self, question: _Question, buffer: bytearray) -> ResponseHead | None:
-        while end := http1.find_head(buffer, http1.RESPONSE_HEAD_LIMIT):
+        while end := http1.find_head(buffer, http1.RESPONSE_HEAD_LIMIT, question.scanned):
+            question.scanned = 0
             head = http1.parse_response(bytes(buffer[:end]), question.method)
             del buffer[:end]
             if head.status >= 200:
@@ -160,12 +181,16 @@ class Upstream1(Connection1):
             question.informational += 1
             if question.informational > http1.INFORMATIONAL_LIMIT:
                 raise RemoteProtocolError("too many informational responses")
+        question.scanned = len(buffer)
         return None
 
-    def _begin_body(self, asker: Asker, head: ResponseHead, rest: bytes) -> None:
+    def _begin_body(self, question: _Question, head: ResponseHead, rest: bytes) -> None:
+        asker, method = question.asker, question.method
         self._question = None
         framing = head.framing
-        self._keep = head.keep_alive and not framing.until_close
+        # A provider that sends a body where none may be would have it read as the next answer.
+        bodiless = method == b"HEAD" or head.status in (204, 304)
+        self._keep = head.keep_alive and not framing.until_close and not bodiless
         transfer = self._transfer = asker.answered(head)
         if not self.usable:
             self._transfer = None  # the asker did not like the head, and has cancelled
@@ -208,11 +233,19 @@ class Upstream1(Connection1):
         # The end of a body that lasts until the connection's; of anything else it is a cut (connection_lost).
         if self._body is not None and isinstance(self._body, ConnectionBody):
             self._body.eof()
+        # uvloop would wait for what we still have to send, which nobody takes any more.
+        self._cut()
 
     def _left(self, error: Exception | None) -> None:
         self._home.lost(self)
         question = self._question
-        untouched = self.served > 0 and not self._buffer and question is not None and not question.informational
+        untouched = (
+            self.served > 0
+            and question is not None
+            and not self._buffer
+            and not question.informational
+            and self._wheel.now - question.asked_at < _STALE_WINDOW
+        )
         self._unanswer(UpstreamClosed("the provider closed the connection before its answer", untouched=untouched))
         self._fail(UpstreamCut("the provider's connection ended in the middle of its answer"))
 

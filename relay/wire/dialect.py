@@ -177,8 +177,9 @@ MESSAGES = Dialect("messages", _messages_ending, _messages_error_event, _message
 OPAQUE = Dialect("opaque", _opaque_ending, _no_error_event, _openai_error_body)
 
 _BY_PATH = (
-    (b"/v1/chat/completions", CHAT),
-    (b"/v1/completions", COMPLETIONS),
+    # Azure, Gemini and others keep these below paths of their own; nobody else has such names.
+    (b"/chat/completions", CHAT),
+    (b"/completions", COMPLETIONS),
     (b"/v1/responses", RESPONSES),
     (b"/v1/messages", MESSAGES),
 )
@@ -186,6 +187,7 @@ _BY_PATH = (
 
 def of(path: bytes) -> Dialect:
     """The dialect spoken at a path; a provider may keep it below a prefix of its own. Opaque for any not known."""
+    path = path.rstrip(b"/")
     for end, dialect in _BY_PATH:
         if path.endswith(end):
             return dialect

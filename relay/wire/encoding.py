@@ -51,10 +51,11 @@ class Inflater:
 
 
 class _Zlib(Inflater):
-    __slots__ = ("_decoder", "_head")
+    __slots__ = ("_decoder", "_head", "_wbits")
 
     def __init__(self, limit: int, *, wbits: int) -> None:
         super().__init__(limit)
+        self._wbits = wbits
         self._decoder = zlib.decompressobj(wbits)
         # "deflate" is the zlib format; senders that give the bare one are old and many. The first two bytes tell, so
         # they wait for each other.
@@ -73,8 +74,10 @@ class _Zlib(Inflater):
             self._head = None
             if not _is_zlib(data):
                 self._decoder = zlib.decompressobj(-zlib.MAX_WBITS)
-        decoder = self._decoder
-        if not decoder.eof:
+        while data:
+            if self._decoder.eof:
+                self._next_member()
+            decoder = self._decoder
             piece = decoder.decompress(data, STEP)
             yield piece
             # A full step may leave output behind in the decoder even where it has taken all of the input.
@@ -82,8 +85,12 @@ class _Zlib(Inflater):
                 piece = decoder.decompress(decoder.unconsumed_tail, STEP)
                 yield piece
             data = decoder.unused_data
-        if data:
+
+    def _next_member(self) -> None:
+        """RFC 1952, 2.2: a gzip file is a series of members. Nothing may follow the end of the other codings."""
+        if self._wbits <= zlib.MAX_WBITS:
             raise RemoteProtocolError("bytes behind the end of the compressed answer")
+        self._decoder = zlib.decompressobj(self._wbits)
 
 
 def _is_zlib(data: bytes) -> bool:

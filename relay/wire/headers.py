@@ -26,9 +26,23 @@ HOP_BY_HOP = frozenset(
         b"http2-settings",
     }
 )
-_FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"})
+_FORWARDED = frozenset(
+    {b"forwarded", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"x-original-url", b"x-rewrite-url"}
+)
+_FORWARDED_PREFIX = b"x-forwarded-"
 # Where a caller may have put a credential; none of them may meet a provider key of ours.
-CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"cookie"})
+# (The last two choose what is billed.)
+CREDENTIALS = frozenset(
+    {
+        b"authorization",
+        b"x-api-key",
+        b"api-key",
+        b"x-goog-api-key",
+        b"cookie",
+        b"openai-organization",
+        b"openai-project",
+    }
+)
 # Written anew for each hop.
 _REWRITTEN = frozenset({b"host", b"content-length", b"expect", b"x-request-id"})
 # Of an answer: about the connection's framing or the provider's own origin, not about the message; and what a relay
@@ -73,7 +87,7 @@ def to_upstream(
     if identity:
         dropped |= {b"accept-encoding"}
     fields: Headers = [(b"host", authority)]
-    fields += [field for field in request.headers if field[0] not in dropped and not field[0].startswith(b"relay-")]
+    fields += [field for field in request.headers if not _is_dropped(field[0], dropped)]
     if credential is not None:
         fields.append((credential.name, credential.value))
     if identity:
@@ -91,7 +105,7 @@ def to_upstream(
 
 def forwarded_fields(request: RequestHead) -> Headers:
     """What the caller says of those before it; to be believed only from a trusted network."""
-    return [field for field in request.headers if field[0] in _FORWARDED]
+    return [field for field in request.headers if field[0] in _FORWARDED or field[0].startswith(_FORWARDED_PREFIX)]
 
 
 def to_client(
@@ -123,7 +137,17 @@ def to_client(
 def is_event_stream(response: ResponseHead) -> bool:
     """Whether the answer is a successful event stream, to be framed; an error of any type passes as it is."""
     kind = response.get(b"content-type") or b""
-    return 200 <= response.status < 300 and kind.partition(b";")[0].strip().lower() == EVENT_STREAM
+    return (
+        200 <= response.status < 300
+        and not response.framing.empty
+        and kind.partition(b";")[0].strip().lower() == EVENT_STREAM
+    )
+
+
+def _is_dropped(name: bytes, dropped: frozenset[bytes] | set[bytes]) -> bool:
+    # To a provider behind CGI or WSGI an underscore is a dash.
+    plain = name.replace(b"_", b"-")
+    return plain in dropped or name in dropped or plain.startswith((_FORWARDED_PREFIX, b"relay-"))
 
 
 def _append_client(forwarded: Headers, client: bytes) -> Headers:

@@ -35,6 +35,9 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::\d{
 # A segment of one or two dots, it or its slashes plain or percent-encoded: another party may resolve it and so leave
 # the route.
 _DOT_SEGMENT = re.compile(rb"(?:^|[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?:[/\\?;]|%2f|%5c|$)", re.IGNORECASE)
+# What a party that decodes twice would read as a dot or a slash.
+_DOUBLY_ENCODED = re.compile(rb"%25(?:2e|2f|5c)", re.IGNORECASE)
+_BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 _LENGTH = re.compile(rb"\r\ncontent-length[ \t]*:([^\r]*)", re.IGNORECASE)
 
 REASONS = {int(status): status.phrase.encode() for status in http.HTTPStatus}
@@ -118,9 +121,9 @@ def find_head(buffer: bytearray, limit: int, start: int = 0) -> int:
         return end
     if len(buffer) >= limit:
         raise RemoteProtocolError("header section too large", 431)
-    bare = buffer.find(b"\n")
-    if bare == 0 or (bare > 0 and buffer[bare - 1] != 0x0D):
-        raise RemoteProtocolError("line ends in a bare LF")
+    # Of the bytes that are new, and the last before them.
+    if _BARE.search(buffer, max(start - 1, 0)):
+        raise RemoteProtocolError("bare CR or LF")
     return 0
 
 
@@ -158,9 +161,9 @@ def parse_request(head: bytes) -> RequestHead:
         method=event.method,
         target=event.target,
         headers=headers,
-        framing=_request_framing(headers, minor),
+        framing=_framing_fields(headers, minor) or EMPTY,
         minor=minor,
-        keep_alive=minor == 1 and b"close" not in _connection_options(headers),
+        keep_alive=minor == 1 and b"close" not in connection_options(headers),
         expects_continue=expects is not None and minor == 1,
     )
 
@@ -188,7 +191,7 @@ def parse_response(head: bytes, method: bytes) -> ResponseHead:
         status=event.status_code,
         headers=headers,
         framing=_response_framing(headers, event.status_code, method, event.http_version),
-        keep_alive=event.http_version == b"1.1" and b"close" not in _connection_options(headers),
+        keep_alive=event.http_version == b"1.1" and b"close" not in connection_options(headers),
     )
 
 
@@ -199,11 +202,6 @@ def request_head(method: bytes, target: bytes, headers: Iterable[tuple[bytes, by
 
 def response_head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return _serialise(b"HTTP/1.1 %d %b\r\n" % (status, REASONS.get(status, b"")), headers)
-
-
-def connection_options(headers: Headers) -> set[bytes]:
-    """The options of the Connection field, in lower case (RFC 9110, section 7.6.1)."""
-    return _connection_options(headers)
 
 
 def _serialise(start: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -227,6 +225,8 @@ def _check_target(method: bytes, target: bytes) -> None:
         return
     if not target.startswith(b"/"):
         raise RemoteProtocolError("the target must be a path")
+    if target.startswith(b"//") or _DOUBLY_ENCODED.search(target.partition(b"?")[0]):
+        raise RemoteProtocolError("the path can be read in two ways")
     if b"#" in target:
         raise RemoteProtocolError("the target holds a fragment")
     if _DOT_SEGMENT.search(target.partition(b"?")[0]):
@@ -239,13 +239,6 @@ def _check_host(headers: Headers, minor: int) -> None:
         raise RemoteProtocolError("one Host field is needed")
     if hosts and hosts[0] and not _HOST.fullmatch(hosts[0]):
         raise RemoteProtocolError("malformed Host")
-
-
-def _request_framing(headers: Headers, minor: int) -> Framing:
-    coding = _framing_fields(headers, minor)
-    if coding is None:
-        return EMPTY
-    return coding
 
 
 def _response_framing(headers: Headers, status: int, method: bytes, version: bytes) -> Framing:
@@ -276,7 +269,8 @@ def _framing_fields(headers: Headers, minor: int) -> Framing | None:
     return Framing(length=int(lengths[0]))
 
 
-def _connection_options(headers: Headers) -> set[bytes]:
+def connection_options(headers: Headers) -> set[bytes]:
+    """The options of the Connection field, in lower case (RFC 9110, section 7.6.1)."""
     return {option.strip().lower() for name, value in headers if name == b"connection" for option in value.split(b",")}
 
 

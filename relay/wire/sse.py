@@ -19,6 +19,7 @@ BORDERS = (b"\n\n", b"\r\n\r\n")
 # Two line ends. A CR that is the last byte so far may be half of a CRLF; it counts at once only in a stream whose
 # lines end in CR alone, where waiting for a LF would hold every event back until the next.
 _BORDER = re.compile(rb"(?:\r\n|\n)(?:\r\n|\n|\r(?!\n|\Z))|\r(?:\r\n|\r(?!\n))")
+_FIRST_FIELD = re.compile(rb"(?:^|[\r\n])(event|data)(?:[:\r\n]|\Z)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
 _DATA_LINE = re.compile(rb"(?:^(?:\xef\xbb\xbf)?|[\r\n])data(?:[:\r\n]|\Z)")
@@ -103,6 +104,15 @@ def split(payload: bytes) -> list[bytes]:
 def has_data(block: bytes) -> bool:
     """Whether a reader would be given this block as an event: one without a data field is not dispatched."""
     return _DATA_LINE.search(block) is not None
+
+
+def head(block: bytes, size: int) -> bytes:
+    """The first bytes of one event from its `event` or `data` field on: what says of which kind it is."""
+    if len(block) < size:
+        return block
+    found = _FIRST_FIELD.search(block)
+    start = found.start(1) if found else 0
+    return block[start : start + size]
 
 
 def count(payload: bytes) -> int:

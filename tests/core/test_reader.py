@@ -13,7 +13,7 @@ from relay.core.reader import Reader
 from relay.flow.overflow import DRAIN_BYTES, Overflow
 from tests.core.fakes import Producer, Sink
 
-SMALL = Overflow(high=20, low=5)
+SMALL = Overflow(high=20, low=5, pieces=1000)
 
 
 def pair(overflow: Overflow = SMALL, *, attach: bool = True) -> tuple[Reader, Sink, Producer]:
@@ -57,7 +57,7 @@ def test_a_sink_that_has_other_things_to_send_first_gets_nothing_yet() -> None:
 
 
 def test_what_waits_goes_in_few_large_writes() -> None:
-    reader, sink, _ = pair(Overflow(high=1 << 20, low=1))
+    reader, sink, _ = pair(Overflow(high=1 << 20, low=1, pieces=1000))
     reader.block()
     for _ in range(1000):
         reader.send(b"x" * 200)

@@ -33,11 +33,6 @@ class Ring(RuleBasedStateMachine):
         assert taken == joined
         assert len(taken) <= limit or before - len(self.pieces) == 1
 
-    @rule()
-    def clear(self) -> None:
-        self.ring.clear()
-        self.pieces.clear()
-
     @invariant()
     def sizes(self) -> None:
         assert self.ring.size == sum(map(len, self.pieces))

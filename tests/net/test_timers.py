@@ -83,7 +83,7 @@ def test_who_answers_a_time_is_looked_at_again() -> None:
     watched = Watched(1002.0, 1001.5, 1001.5)
     wheel.watch(watched, 1001.0)
     loop.pass_time(5)
-    assert [round(look, 1) for look in watched.looks] == [1001.0, 1002.0, 1002.1, 1002.2], "the past is the next tick"
+    assert [round(look, 2) for look in watched.looks] == [1001.0, 1002.0, 1002.05, 1002.1], "the past is the next tick"
 
 
 def test_an_earlier_look_stays_and_a_later_one_gives_way() -> None:

@@ -107,9 +107,21 @@ def test_a_cut_stream_is_not_whole(name: bytes, encode: Encode) -> None:
 @every_coding
 def test_bytes_behind_the_end_are_refused_in_the_same_read_and_later(name: bytes, encode: Encode) -> None:
     coded = encode(b"data: x\n\n")
-    for pieces in ([coded + b"junk"], [coded, b"junk"], [coded[:3], coded[3:] + b"j"]):
+    for pieces in ([coded + b"junk"], [coded, b"junk"], [coded[:3], coded[3:] + b"junk"]):
         with pytest.raises(RemoteProtocolError):
             feed(decoder(name), pieces)
+
+
+def test_gzip_may_come_in_several_members() -> None:
+    """RFC 1952, 2.2; and a member that was cut is no whole answer."""
+    first, second = gzip.compress(b"data: x\n\n"), gzip.compress(b"data: y\n\n")
+    for pieces in ([first + second], [first, second], [bytes([byte]) for byte in first + second]):
+        made = decoder(b"gzip")
+        assert feed(made, pieces) == b"data: x\n\ndata: y\n\n"
+        assert made.whole
+    made = decoder(b"gzip")
+    feed(made, [first + second[:-1]])
+    assert not made.whole
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "deflate without its header"])
