@@ -40,13 +40,14 @@ class Stream(Transfer):
         if self._pending or not payload.endswith(_BORDERS):
             self._feed_pieces(payload)
             return
+        # One event, by far the most frequent case; the same as _note, without its call. (A byte is looked for by its
+        # number: 16 ns against 100.)
         if (
-            (b"\ndata:" in payload or payload.startswith(b"data:"))
+            (payload.startswith(b"data:") or b"\ndata:" in payload)
             and payload.count(b"\n\n") == 1
-            and b"\r" not in payload
+            and 13 not in payload
             and self.began
         ):
-            # One event, by far the most frequent case; the same as _note, without its call.
             self.events += 1
             self.last = payload if len(payload) < HEAD else sse.head(payload, HEAD)
         elif payload.count(b"\r\n\r\n") == 1 and self._is_one_event(payload):
@@ -62,7 +63,7 @@ class Stream(Transfer):
         """The same case with lines that end in CRLF: sse-starlette's way."""
         lines = payload.count(b"\r\n")
         return (
-            (b"\ndata:" in payload or payload.startswith(b"data:"))
+            (payload.startswith(b"data:") or b"\ndata:" in payload)
             and payload.count(b"\r") == lines == payload.count(b"\n")
             and len(payload) < HEAD
             and self.began

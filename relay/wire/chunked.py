@@ -22,6 +22,9 @@ _TRAILER_LIMIT = 16 * 1024
 # RFC 9112 sets no bound. Go's net/http allows 16 KiB of size lines beyond 16 bytes a chunk plus twice its data.
 _OVERHEAD_LIMIT = 16 * 1024
 _OVERHEAD_FREE = 16
+# Sizes as most senders write them; a look-up costs half of checking and converting the digits. Larger ones, and
+# those in other notations, take the general way.
+_SIZES = {b"%x" % size: size for size in range(1, 4096)} | {b"%X" % size: size for size in range(1, 4096)}
 _CONTROL = bytes(set(range(32)) - {9}) + b"\x7f"
 
 _SIZE, _DATA, _DATA_END, _TRAILER, _OVER = range(5)
@@ -49,13 +52,10 @@ class ChunkedBody(Body):
         # The usual case, and the hot path: the read is exactly one chunk.
         if self._state == _SIZE and not self._line:
             end = data.find(b"\r\n", 0, 18)
-            if end > 0:
-                digits = data[:end]
-                if not digits.strip(_HEX):
-                    size = int(digits, 16)
-                    if size and len(data) == end + size + 4 and data.endswith(b"\r\n"):
-                        self._feed(data[end + 2 : -2])
-                        return
+            size = _SIZES.get(data[:end])
+            if size is not None and len(data) == end + size + 4 and data[-2:] == b"\r\n":
+                self._feed(data[end + 2 : -2])
+                return
         self._walk(data)
 
     def eof(self) -> None:
