@@ -314,7 +314,8 @@ class Exchange:
             self._fail(error)
         else:
             self._release_provider()
-            self._record.error = error
+            # Of an answer that was already being broken off, the first reason is the one.
+            error = self._record.error = self._record.error or error
             if not self._client.head_sent or not self._record.status:
                 self._record.status = error.status
             self._finish(error.reason)
