@@ -175,6 +175,8 @@ class Downstream1(Connection1):
             body = self._body = self._body_of(request.framing)
             body.pour(exchange.body.feed)
             self._receive(body.receive)
+            if self._paused:
+                self.resume_reading()  # it was paused because this request came ahead of its turn
             if ahead:
                 body.receive(ahead)
         if not exchange.done:

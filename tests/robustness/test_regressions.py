@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import signal
 import threading
@@ -275,3 +276,18 @@ def test_other_spellings_do_not_pass(make_relay: RelayMaker, counted: Provider, 
         answer = client.answer()
     assert answer.status == 200
     assert b"canary" not in answer.body
+
+
+def test_large_body_ahead_of_its_turn_is_read_when_it_comes(relay: Relay) -> None:
+    """Reading pauses while it waits, and has to go on with its turn."""
+    body = b"x" * 300_000
+    digest = hashlib.sha256(body).hexdigest()
+    head = b"POST /echo HTTP/1.1\r\nHost: relay\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with Client(relay.address) as client:
+        sender = threading.Thread(target=_send_all, args=(client, (head + body) * 3))
+        sender.start()
+        for _ in range(3):
+            answer = client.answer()
+            assert answer.status == 200
+            assert digest.encode() in answer.body
+        sender.join()
