@@ -2,6 +2,7 @@
 
 SIGTERM, SIGINT   accept no more, close what is idle, let live streams end, for `drain` seconds at most
 once more         break off what is left, now
+SIGHUP            read the certificate's files again
 """
 
 from __future__ import annotations
@@ -25,14 +26,15 @@ from relay.control.exchange import Exchange
 from relay.control.office import Office, Timing
 from relay.control.router import Route, Router, Upstream
 from relay.errors import ConfigError, RelayError
-from relay.net.downstream1 import Downstream1
-from relay.net.pool import Origin, Pool, PoolLimits
+from relay.net.certificate import Certificate
+from relay.net.dial import Http, Origin, PoolLimits
+from relay.net.pool import Pool
 from relay.net.server import Address, Server
-from relay.net.service import ClientLimits
+from relay.net.service import Client, ClientLimits
 from relay.net.timers import Wheel
 from relay.wire import dialect
+from relay.wire.head import RequestHead
 from relay.wire.headers import Credential
-from relay.wire.http1 import RequestHead
 
 # Descriptors for what is not a relayed connection: the loop's own, listening sockets, logs, a resolver.
 _SPARE_DESCRIPTORS = 64
@@ -48,8 +50,8 @@ def run(config: Config, say: Callable[[str], None] | None = None) -> int:
 
 async def _serve(config: Config, say: Callable[[str], None]) -> int:
     app = App(config, say)
-    for address in await app.start():
-        say(f"relay listening on http://{address}")
+    for url in await app.start():
+        say(f"relay listening on {url}")
     await app.serve()
     return 0
 
@@ -67,6 +69,7 @@ class App:
         self._fit_descriptors()
         self._wheel = Wheel(self._loop)
         self._access = AccessLog(config.server.access_log)
+        self._certificate = self._read_certificate()
         self._upstreams = {table.name: self._upstream(table) for table in config.upstream}
         limits, timeouts = config.limits, config.timeouts
         self.office = Office(
@@ -86,6 +89,7 @@ class App:
             inflate_limit=limits.inflated,
             hosts=frozenset(host.lower().encode() for host in config.server.hosts),
             trusted=tuple(ipaddress.ip_network(network) for network in config.server.trusted),
+            certificate=self._certificate,
         )
         self._server = Server(
             self._wheel,
@@ -94,25 +98,31 @@ class App:
                 body_idle=timeouts.request_body,
                 keep_alive=timeouts.keep_alive,
                 stall=timeouts.write,
+                streams=config.server.max_streams,
             ),
             self._clients,
             self._exchange,
             self._refuse,
+            self._broke,
         )
 
-    async def start(self) -> list[Address]:
-        """Listen. Returns the addresses; raises ConfigError for one that cannot be had."""
+    async def start(self) -> list[str]:
+        """Listen. Returns the urls; raises ConfigError for an address that cannot be had."""
         self._loop.set_exception_handler(self._complain)
-        listen = [Address(*configuration.split_address(entry, "listen")) for entry in self._config.server.listen]
-        addresses = await self._server.listen(listen)
+        server = self._config.server
+        urls = [f"http://{address}" for address in await self._server.listen(_addresses(server.listen))]
+        if self._certificate is not None:
+            secure = await self._server.listen(_addresses(server.listen_tls), self._certificate)
+            urls += [f"https://{address}" for address in secure]
         self._wheel.start()
         self._access.start()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self.stop)
+        self._loop.add_signal_handler(signal.SIGHUP, self.reload)
         # What lives from here to the end need not be looked at by every collection.
         gc.collect()
         gc.freeze()
-        return addresses
+        return urls
 
     async def serve(self) -> None:
         """Until somebody stops it, then until the drain is over."""
@@ -126,6 +136,18 @@ class App:
         if self._stopping.is_set():
             self._hurry.set()
         self._stopping.set()
+
+    def reload(self) -> None:
+        """Take up a renewed certificate; open connections stay, and a mistake in it leaves the old one in force."""
+        if self._certificate is None:
+            self._say("relay: nothing to reload: there is no certificate")
+            return
+        try:
+            self._certificate.reload()
+        except ConfigError as error:
+            self._say(f"relay: {error.message}; the old certificate stays in force")
+        else:
+            self._say("relay certificate reloaded")
 
     async def _drain(self) -> None:
         office = self.office
@@ -153,6 +175,12 @@ class App:
 
     # Building
 
+    def _read_certificate(self) -> Certificate | None:
+        server = self._config.server
+        if server.certificate is None or server.certificate_key is None:
+            return None
+        return Certificate(server.certificate, server.certificate_key)
+
     def _routes(self) -> list[Route]:
         return [
             Route(table.path, self._upstreams[table.upstream], table.strip_prefix.encode())
@@ -162,12 +190,12 @@ class App:
     def _upstream(self, table: configuration.UpstreamTable) -> Upstream:
         place = f"upstream {table.name!r}"
         url = configuration.split_url(table.url, place)
-        tls = _tls(table.ca_file, place) if url.scheme == "https" else None
+        tls = _tls(table.ca_file, table.http, place) if url.scheme == "https" else None
         host = url.hostname or ""
         port = url.port or (443 if tls else 80)
         timeouts = self._config.timeouts
         pool = Pool(
-            Origin(table.name, host, port, tls, link_local=table.allow_link_local),
+            Origin(table.name, host, port, tls, link_local=table.allow_link_local, http=table.http),
             PoolLimits(
                 connections=table.max_connections,
                 waiting=self._config.limits.waiting,
@@ -175,6 +203,9 @@ class App:
                 queue=timeouts.queue,
                 idle=timeouts.upstream_idle,
                 stall=timeouts.write,
+                streams=table.max_streams,
+                ping=timeouts.ping,
+                pong=timeouts.pong,
             ),
             self._wheel,
         )
@@ -188,10 +219,10 @@ class App:
             forwarded=table.forward_client,
         )
 
-    def _exchange(self, request: RequestHead, client: Downstream1) -> Exchange:
+    def _exchange(self, request: RequestHead, client: Client) -> Exchange:
         return Exchange(self.office, request, client)
 
-    def _refuse(self, client: Downstream1, error: RelayError) -> None:
+    def _refuse(self, client: Client, error: RelayError) -> None:
         """A request that never became one: its answer and its line in the log."""
         request_id = secrets.token_urlsafe(12)
         self._access.write(
@@ -205,6 +236,10 @@ class App:
         )
         fields = [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode())]
         client.respond(error.status, fields, dialect.OPAQUE.error_body(error, request_id))
+
+    def _broke(self, peer: str, error: RelayError) -> None:
+        """A client's connection or stream that ended for breaking the rules: a line in the log."""
+        self._access.write({"client": peer, "reason": error.reason.value, "error": error.code, "detail": error.message})
 
     def _fit_descriptors(self) -> None:
         """As many connections as there are descriptors for: better refused at the door than failed in the house."""
@@ -233,14 +268,18 @@ class App:
         self._say(f"relay internal: {context.get('message')}{detail}{where}")
 
 
-def _tls(ca_file: str | None, place: str) -> ssl.SSLContext:
+def _addresses(entries: list[str]) -> list[Address]:
+    return [Address(*configuration.split_address(entry, "listen")) for entry in entries]
+
+
+def _tls(ca_file: str | None, http: Http, place: str) -> ssl.SSLContext:
     """The system's trust, or a file's; TLS 1.2 and up."""
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError):
         raise ConfigError(f"{place}: ca_file {ca_file!r} holds no certificates in PEM form") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols({"auto": ["h2", "http/1.1"], "1.1": ["http/1.1"], "2": ["h2"]}[http])
     return context
 
 

@@ -20,7 +20,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from relay.errors import ConfigError
-from relay.net.pool import is_link_local
+from relay.net.dial import is_link_local
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "kB": 1000, "MB": 10**6, "GB": 10**9}
@@ -43,10 +43,14 @@ class Listen(_Table, frozen=True):
     """`[server]`"""
 
     listen: list[str] = msgspec.field(default_factory=lambda: ["127.0.0.1:8080"])
+    listen_tls: list[str] = []
+    certificate: str | None = None
+    certificate_key: str | None = None
     allow_open: bool = False
     trusted: list[str] = []
     hosts: list[str] = []
     max_connections: int = 10_000
+    max_streams: int = 100
     access_log: Literal["json", "text", "off"] = "json"
 
 
@@ -58,7 +62,9 @@ class UpstreamTable(_Table, frozen=True):
     api_key_env: str | None = None
     api_key_header: Literal["bearer", "x-api-key", "api-key"] = "bearer"
     ca_file: str | None = None
+    http: Literal["auto", "1.1", "2"] = "auto"
     max_connections: int = 1024
+    max_streams: int = 100
     forward_client: bool = False
     allow_link_local: bool = False
 
@@ -86,6 +92,8 @@ class Timeouts(_Table, frozen=True):
     total: Seconds = Seconds(0)
     heartbeat: Seconds = Seconds(15)
     upstream_idle: Seconds = Seconds(60)
+    ping: Seconds = Seconds(30)
+    pong: Seconds = Seconds(10)
     drain: Seconds = Seconds(300)
 
 
@@ -100,7 +108,7 @@ class Limits(_Table, frozen=True):
 
 
 # Timeouts that guard the process itself: without them one peer could hold a connection for ever.
-_NEEDED = ("request_head", "request_body", "keep_alive", "write", "queue", "connect", "upstream_idle")
+_NEEDED = ("request_head", "request_body", "keep_alive", "write", "queue", "connect", "upstream_idle", "pong")
 
 
 class Config(_Table, frozen=True):
@@ -164,10 +172,11 @@ def check(config: Config, place: str) -> None:
         raise ConfigError(f"{place}: no [[upstream]]: name at least one provider, with its name and url")
     if not config.route:
         raise ConfigError(f'{place}: no [[route]]: say which paths go where, as path = "/*", upstream = "…"')
-    if not config.server.listen:
+    if not config.server.listen and not config.server.listen_tls:
         raise ConfigError(f'{place}: [server] listen is empty: name at least one address, as "127.0.0.1:8080"')
     for entry in config.server.listen:
         split_address(entry, f"{place}: [server] listen")
+    _check_tls(config.server, place)
     for network in config.server.trusted:
         try:
             ipaddress.ip_network(network)
@@ -190,6 +199,19 @@ def check(config: Config, place: str) -> None:
     names = _check_upstreams(config, place)
     _check_routes(config, place, names)
     _check_exposure(config, place)
+
+
+def _check_tls(server: Listen, place: str) -> None:
+    for entry in server.listen_tls:
+        split_address(entry, f"{place}: [server] listen_tls")
+    for key in ("certificate", "certificate_key"):
+        file = getattr(server, key)
+        if file is None and (server.listen_tls or server.certificate or server.certificate_key):
+            raise ConfigError(f"{place}: [server] {key} is missing: listen_tls needs a certificate and its key")
+        if file is not None and not Path(file).is_file():
+            raise ConfigError(f"{place}: [server] {key} {file!r} is not a file")
+    if server.certificate is not None and not server.listen_tls:
+        raise ConfigError(f'{place}: [server] listen_tls is missing: say where to speak TLS, as ["127.0.0.1:8443"]')
 
 
 def split_address(entry: str, place: str) -> tuple[str, int]:
@@ -248,11 +270,13 @@ def api_key(table: UpstreamTable, place: str) -> tuple[str, str] | None:
 def _check_counts(config: Config, place: str) -> None:
     for key, value in (
         ("[server] max_connections", config.server.max_connections),
+        ("[server] max_streams", config.server.max_streams),
         ("[limits] waiting", config.limits.waiting),
         ("[limits] event", config.limits.event),
         ("[limits] request_body", config.limits.request_body),
         ("[limits] inflated", config.limits.inflated),
         *((f"upstream {table.name!r}: max_connections", table.max_connections) for table in config.upstream),
+        *((f"upstream {table.name!r}: max_streams", table.max_streams) for table in config.upstream),
     ):
         if value < 1:
             raise ConfigError(f"{place}: {key} must be at least 1")
@@ -265,7 +289,7 @@ def _check_upstreams(config: Config, place: str) -> list[str]:
             raise ConfigError(f"{place}: two upstreams are named {table.name!r}")
         names.append(table.name)
         parts = split_url(table.url, f"{place}: upstream {table.name!r}: url")
-        for entry in config.server.listen:
+        for entry in (*config.server.listen, *config.server.listen_tls):
             if _reaches(parts, *split_address(entry, place)):
                 raise ConfigError(f"{place}: upstream {table.name!r}: {table.url} is where the relay itself listens")
         if not table.allow_link_local and is_link_local(parts.hostname or ""):
@@ -322,7 +346,7 @@ def _check_exposure(config: Config, place: str) -> None:
     holders = [table.name for table in config.upstream if table.api_key_env is not None]
     if not holders or config.server.allow_open:
         return
-    for entry in config.server.listen:
+    for entry in (*config.server.listen, *config.server.listen_tls):
         host, _ = split_address(entry, place)
         if not ipaddress.ip_address(host).is_loopback:
             raise ConfigError(

@@ -89,6 +89,11 @@ class NotFound(RequestError):
     code = "not_found"
 
 
+class Misdirected(RequestError):
+    status = 421
+    code = "misdirected_request"
+
+
 class RequestTimeout(RequestError):
     status = 408
     type = "timeout_error"
@@ -102,16 +107,27 @@ class PayloadTooLarge(RequestError):
     code = "payload_too_large"
 
 
-class ClientLeft(RelayError):
-    """The client's connection ended; nobody is there to be told. 499 exists in logs only."""
+class ClientGone(RelayError):
+    """Nobody is there to be told. 499 exists in logs only."""
 
     status = 499
+
+
+class ClientLeft(ClientGone):
+    """The client's connection ended, or it has cancelled."""
+
     code = "client_left"
     reason = CloseReason.CLIENT_LEFT
 
 
-class ClientStalled(RelayError):
-    status = 499
+class ClientBroke(ClientGone):
+    """The client broke the rules of HTTP/2, which ends its stream or its connection without an answer."""
+
+    code = "client_broke_protocol"
+    reason = CloseReason.CLIENT_ERROR
+
+
+class ClientStalled(ClientGone):
     code = "client_stalled"
     reason = CloseReason.CLIENT_STALLED
 
@@ -183,6 +199,17 @@ class UpstreamClosed(UpstreamError):
     def __init__(self, message: str, *, untouched: bool = False) -> None:
         super().__init__(message)
         self.untouched = untouched
+
+
+class UpstreamRefused(UpstreamError):
+    """The provider says that it took nothing of the request (RFC 9113, 8.7): it may be sent again."""
+
+    status = 503
+    type = "overloaded_error"
+    code = "upstream_refused"
+    reason = CloseReason.UPSTREAM_CUT
+    retryable = True
+    retry_after = 1
 
 
 class UpstreamInvalid(UpstreamError):

@@ -17,7 +17,7 @@ from typing import TypedDict
 import orjson
 
 from relay.errors import CloseReason, RelayError
-from relay.wire.http1 import RequestHead
+from relay.wire.head import RequestHead
 
 # As much memory as a stuck log may cost: some 5 MB, at 1 KB for the longest line there is 10 MB.
 LINES_LIMIT = 10_000

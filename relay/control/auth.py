@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import ipaddress
 
-from relay.errors import Forbidden
-from relay.wire.http1 import RequestHead
+from relay.errors import Forbidden, Misdirected
+from relay.net.certificate import Certificate
+from relay.wire.head import RequestHead
 
 # Sent by browsers alone: with every cross-origin request but plain GETs of images and scripts, and with every request.
 _BROWSER_FIELDS = (b"origin", b"sec-fetch-site")
@@ -33,6 +34,14 @@ def check_origin(request: RequestHead, hosts: frozenset[bytes]) -> None:
         raise Forbidden("cross-site requests may not use this relay's provider key")
     if not _is_ours(host, hosts):
         raise Forbidden("browsers may not use this relay's provider key by this name; see hosts in [server]")
+
+
+def check_authority(request: RequestHead, certificate: Certificate) -> None:
+    """Raises Misdirected for a request over TLS whose authority is not the certificate's: it was meant for another
+    server, which its client believes to share the connection (RFC 9110, 7.4)."""
+    host = request.get(b"host")
+    if host and not certificate.covers(host):
+        raise Misdirected("this server's certificate is not for that host")
 
 
 def _is_ours(host: bytes, hosts: frozenset[bytes]) -> bool:

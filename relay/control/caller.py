@@ -9,7 +9,7 @@ import ipaddress
 import secrets
 
 from relay.wire import headers
-from relay.wire.http1 import Headers, RequestHead
+from relay.wire.head import Headers, RequestHead
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -27,6 +27,7 @@ from relay.core.request import RequestBody
 from relay.core.stream import Stream
 from relay.core.transfer import Receiver, Transfer
 from relay.errors import (
+    ClientGone,
     CloseReason,
     Drained,
     NotFound,
@@ -40,12 +41,11 @@ from relay.errors import (
 )
 from relay.flow.gate import Gate
 from relay.flow.overflow import ANSWER
-from relay.net.downstream1 import Downstream1
-from relay.net.upstream1 import Upstream1
-from relay.wire import dialect, headers, http1
+from relay.net.service import Call, Client
+from relay.wire import dialect, headers
 from relay.wire.dialect import Ending
 from relay.wire.encoding import inflater
-from relay.wire.http1 import Headers, RequestHead, ResponseHead
+from relay.wire.head import Headers, RequestHead, ResponseHead
 
 # How long a stream may be silent before its last event is looked at (seconds): one whose provider has sent the
 # terminal event, but not closed, ends then.
@@ -84,7 +84,7 @@ class Exchange:
         "tick",
     )
 
-    def __init__(self, office: Office, request: RequestHead, client: Downstream1) -> None:
+    def __init__(self, office: Office, request: RequestHead, client: Client) -> None:
         self.tick = 0
         self._office = office
         self._request = request
@@ -100,7 +100,7 @@ class Exchange:
         )
         self._route: Route | None = None
         self._task: asyncio.Task[None] | None = None
-        self._connection: Upstream1 | None = None
+        self._connection: Call | None = None
         self._transfer: Transfer | None = None
         self._receiver: Receiver | None = None
         self._asked_at = 0.0
@@ -127,6 +127,8 @@ class Exchange:
             self._respond(*own)
             return
         try:
+            if self._client.secure and self._office.certificate is not None:
+                auth.check_authority(self._request, self._office.certificate)
             if (self._request.framing.length or 0) > self._office.request_limit:
                 raise self._too_large()
             route = self._route = self._find_route()
@@ -175,7 +177,7 @@ class Exchange:
         else:
             connection.cancel()
 
-    def _ask(self, connection: Upstream1) -> None:
+    def _ask(self, connection: Call) -> None:
         assert self._route is not None
         request, route = self._request, self._route
         self._phase = _Phase.ASKED
@@ -192,11 +194,10 @@ class Exchange:
             client=self._client.peer.encode() if upstream.forwarded else None,
             forwarded=caller.forwarded(self._client.peer, request, self._office.trusted),
         )
-        head = http1.request_head(request.method, route.target(request.target), fields)
         if request.framing.empty and not self.body.ended:
             self.body.end()
         self._watch(self._office.timing.head)
-        connection.ask(head, request.method, request.framing, self, self.body.reader)
+        connection.ask(request.method, route.target(request.target), fields, request.framing, self, self.body.reader)
 
     def _wants_identity(self) -> bool:
         """Whether the answer's events may have to be read: then the provider should not compress them."""
@@ -309,8 +310,7 @@ class Exchange:
         """The client left, stalled, or broke the protocol; or the relay stops."""
         if self.done:
             return
-        there = error.reason not in (CloseReason.CLIENT_LEFT, CloseReason.CLIENT_STALLED)
-        if there:
+        if not isinstance(error, ClientGone):
             self._fail(error)
         else:
             self._release_provider()

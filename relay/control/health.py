@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.wire.http1 import Headers, RequestHead
+from relay.wire.head import Headers, RequestHead
 
 _TEXT: Headers = [(b"content-type", b"text/plain")]
 _ALLOW: Headers = [(b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")]

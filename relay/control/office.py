@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from relay.control.access import AccessLog
 from relay.control.caller import Network
 from relay.control.router import Router
+from relay.net.certificate import Certificate
 from relay.net.timers import Wheel
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Timing:
 @dataclass(slots=True)
 class Office:
     """Sizes in bytes. `trusted`: the networks of proxies whose word on a client counts. `hosts`: names of
-    our own, for browsers."""
+    our own, for browsers. `certificate`: of our TLS, if any."""
 
     router: Router
     wheel: Wheel
@@ -41,5 +42,6 @@ class Office:
     inflate_limit: int
     trusted: tuple[Network, ...] = ()
     hosts: frozenset[bytes] = frozenset()
+    certificate: Certificate | None = None
     draining: bool = False
     open: dict[str, Exchange] = field(default_factory=dict)

@@ -18,21 +18,19 @@ from email.utils import formatdate
 from relay.core.reader import Reader
 from relay.errors import ClientLeft, ClientStalled, RelayError, RemoteProtocolError, RequestTimeout
 from relay.flow.gate import Gate
-from relay.net.connection1 import STALL_LOOK, Connection1
+from relay.net.connection import LINGER_BYTES, LINGER_TIME, STALL_LOOK
+from relay.net.connection1 import Connection1
 from relay.net.service import Exchange, Service
 from relay.wire import http1
 from relay.wire.body import Body, LengthBody
 from relay.wire.chunked import ChunkedBody
-from relay.wire.http1 import Framing, Headers, RequestHead
+from relay.wire.head import CHUNKED, EMPTY, UNTIL_CLOSE, Framing, Headers, RequestHead
 
 AHEAD_LIMIT = 64 * 1024
 # While a client is not read, the end of its connection is not either; so often is it looked for (seconds):
 # less than a tick of the wheel, so that it is seen at the next one.
 LEFT_LOOK = 0.04
 _TCP_CLOSE, _TCP_CLOSE_WAIT = 7, 8  # of <netinet/tcp.h>: reset; the peer has ended its side
-# RFC 9112, 9.6: read on for a moment so that the answer is not lost to a RST. Bounds in seconds and bytes.
-LINGER_TIME = 2.0
-LINGER_BYTES = 1024 * 1024
 
 
 class _Phase(enum.Enum):
@@ -43,7 +41,7 @@ class _Phase(enum.Enum):
 
 
 class Downstream1(Connection1):
-    """`peer` is the client's address, `gate` stops reading from it. The sink of one answer at a time."""
+    """The one client of its requests (relay.net.service.Client), and the sink of one answer at a time."""
 
     __slots__ = (
         "_body",
@@ -63,6 +61,7 @@ class Downstream1(Connection1):
         "_state",
         "gate",
         "peer",
+        "secure",
     )
 
     def __init__(self, service: Service) -> None:
@@ -77,12 +76,13 @@ class Downstream1(Connection1):
         self._request: RequestHead | None = None
         self._exchange: Exchange | None = None
         self._body: Body | None = None
-        self._framing = http1.EMPTY
+        self._framing = EMPTY
         self._close_after = False
         self._lingered = 0
         self._paused = False
         self.gate = Gate(self)
         self.peer = ""
+        self.secure = False
 
     # From the socket
 
@@ -90,6 +90,7 @@ class Downstream1(Connection1):
         super().connection_made(transport)
         address = transport.get_extra_info("peername")
         self.peer = address[0] if isinstance(address, tuple) else "unix"
+        self.secure = transport.get_extra_info("ssl_object") is not None
         if not self._service.opened(self):
             self._cut()
             return
@@ -104,6 +105,7 @@ class Downstream1(Connection1):
         self._cut()
 
     def _left(self, error: Exception | None) -> None:
+        super()._left(error)
         self._give_up(ClientLeft("the client's connection was lost"))
         self._service.left(self)
 
@@ -221,51 +223,39 @@ class Downstream1(Connection1):
 
     # Answers: the sink
 
-    @property
-    def minor(self) -> int:
-        """The client's HTTP/1 minor version."""
-        return self._request.minor if self._request is not None else 1
-
     def proceed(self) -> None:
-        """Tell a client that waits for it that its body is wanted (RFC 9110, 10.1.1)."""
         request = self._request
         if request is not None and request.expects_continue and self._body is not None and not self._head:
             self._write(http1.CONTINUE)
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
-        """A whole short answer of the relay's own, in one write; `body` is left out for a HEAD request."""
         close = self._close_after = self._close_after or self._body is not None or self._request is None
         fields = [*headers, (b"date", formatdate(usegmt=True).encode()), (b"content-length", b"%d" % len(body))]
         if close:
             fields.append((b"connection", b"close"))
         if self._request is not None and self._request.method == b"HEAD":
             body = b""
-        self._framing = http1.EMPTY
-        self._begin(b"", http1.EMPTY, None)
+        self._framing = EMPTY
+        self._begin(b"", EMPTY, None)
         self._write(http1.response_head(status, fields) + body)
         self.finish()
 
     def start(
         self, status: int, headers: Headers, length: int | None, reader: Reader, *, bodiless: bool = False
     ) -> None:
-        """Begin an answer. Its head leaves with the first piece of its body, at `flush_head`, or at its end.
-
-        `length` in bytes; None where only its end will tell. The caller sees to it that a body of that length follows.
-        `bodiless`: there is none, whatever the headers say of its length (RFC 9110: HEAD, 204, 304).
-        """
         if self._body is not None or self._service.draining:
             self._close_after = True
         fields = headers
         if bodiless:
-            framing = http1.EMPTY
+            framing = EMPTY
         elif length is not None:
             framing = Framing(length=length)
             fields = [*fields, (b"content-length", b"%d" % length)]
-        elif self.minor == 1:
-            framing = http1.CHUNKED
+        elif self._request is None or self._request.version == b"1.1":
+            framing = CHUNKED
             fields = [*fields, (b"transfer-encoding", b"chunked")]
         else:
-            framing = http1.UNTIL_CLOSE
+            framing = UNTIL_CLOSE
             self._close_after = True
         if self._close_after:
             fields = [*fields, (b"connection", b"close")]
@@ -275,7 +265,6 @@ class Downstream1(Connection1):
         self._begin(http1.response_head(status, fields), framing, reader)
 
     def heartbeat(self) -> None:
-        """A comment line between two events. Left out where bytes wait already: they show as much."""
         self.flush_head()
         if not self._blocked_at:
             self.send(b":\n")
@@ -353,8 +342,8 @@ class Downstream1(Connection1):
             # Not from here: the caller is in the middle of its own end.
             asyncio.get_running_loop().call_soon(self._parse_ahead)
 
-    def resume_writing(self) -> None:
-        super().resume_writing()
+    def _go_on(self) -> None:
+        super()._go_on()
         if self._phase is _Phase.HEAD and self._buffer:
             self._schedule_ahead()
 

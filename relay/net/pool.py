@@ -1,11 +1,18 @@
-"""Connections to one provider: open, reuse, close, and who waits for one.
+"""Connections to one provider: open, reuse, share, close, and who waits for a place on one.
 
-A synchronous function decides (`_decide`): an idle connection, leave to open one, or a place in the queue. Asynchronous
-code performs. The connection used last is reused first, so that those a burst has opened can expire.
+A synchronous function decides (`_decide`): a place on a connection that is there, leave to open one, or a place in the
+queue. Asynchronous code performs.
 
-        acquire -> idle connection            release -> first waiter, else idle
-                -> leave to connect           lost    -> leave to connect for the first waiter
+        HTTP/1.1   a connection is a place. The one used last is reused first, so that those a burst opened can expire.
+        HTTP/2     a connection has as many places as the provider takes streams. The oldest with room is filled first,
+                   for the same reason, and another is opened before the last is full.
+
+        acquire -> a place                    release, freed -> first waiter, else idle, roomy
+                -> leave to connect           lost           -> leave to connect for those who wait
                 -> waiting, bounded
+
+Which of the two a provider speaks is not known before the first connection, where the handshake chooses: then one
+connection is opened, and the others wait for what it turns out to be.
 """
 
 from __future__ import annotations
@@ -13,42 +20,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-import errno
-import ipaddress
-import socket
-import ssl
 from collections import deque
-from dataclasses import dataclass
 
-from relay.errors import ConnectFailed, ConnectTimeout, OutOfDescriptors, PoolFull, PoolTimeout, UpstreamError
+from relay.errors import PoolFull, PoolTimeout, UpstreamError
+from relay.net.dial import Dialer, Origin, PoolLimits
+from relay.net.service import Call
 from relay.net.timers import Wheel, within
 from relay.net.upstream1 import Upstream1
+from relay.net.upstream2 import Upstream2
 
-_NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """A provider's address as configured. `tls`: with the system's trust, None for cleartext. `link_local`: whether
-    addresses of 169.254.0.0/16 and fe80::/10 (cloud metadata services) may be connected to."""
-
-    name: str
-    host: str
-    port: int
-    tls: ssl.SSLContext | None = None
-    link_local: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PoolLimits:
-    """Times in seconds. `waiting`: requests that may queue for a connection."""
-
-    connections: int = 1024
-    waiting: int = 1024
-    connect: float = 5.0
-    queue: float = 30.0
-    idle: float = 60.0
-    stall: float = 60.0
+# A further connection is opened when fewer places than this part of a connection's are left.
+_AHEAD = 10
 
 
 class _Decision(enum.Enum):
@@ -64,10 +46,15 @@ class Pool:
         self.origin = origin
         self.limits = limits
         self._wheel = wheel
-        self._open: set[Upstream1] = set()
+        self._dialer = Dialer(origin, limits, wheel, self)
+        self._open: set[Upstream1 | Upstream2] = set()
         self._connecting = 0
         self._idle: dict[Upstream1, None] = {}  # in the order of their release
-        self._waiting: deque[asyncio.Future[Upstream1 | None]] = deque()
+        self._roomy: dict[Upstream2, None] = {}  # in the order in which they came to have room
+        self._waiting: deque[asyncio.Future[Call | None]] = deque()
+        # Whether connections have several places; None while nobody knows.
+        self._shares: bool | None = {"1.1": False, "2": True, "auto": None if origin.tls else False}[origin.http]
+        self._ahead: asyncio.Task[None] | None = None
 
     @property
     def open(self) -> int:
@@ -82,32 +69,38 @@ class Pool:
     def waiting(self) -> int:
         return len(self._waiting)
 
-    def take(self) -> Upstream1 | None:
-        """An idle connection, if there is one: the way without a task."""
-        decision = self._decide(fresh=False) if self._idle else None
-        return decision if isinstance(decision, Upstream1) else None
+    def take(self) -> Call | None:
+        """A place, if there is one: the way without a task."""
+        if not self._idle and not self._roomy:
+            return None
+        decision = self._decide(fresh=False)
+        return None if isinstance(decision, _Decision) else decision
 
-    async def acquire(self, *, fresh: bool = False) -> Upstream1:
-        """A connection to send one request on; `fresh`: one that has served none.
+    async def acquire(self, *, fresh: bool = False) -> Call:
+        """A place for one request; `fresh`: not on a connection of HTTP/1.1 that has served another.
 
         Raises PoolFull, PoolTimeout, ConnectTimeout, ConnectFailed or OutOfDescriptors.
         """
         while True:
             decision = self._decide(fresh)
-            if isinstance(decision, Upstream1):
+            if not isinstance(decision, _Decision):
                 return decision
             if decision is _Decision.REFUSE:
                 raise PoolFull(f"too many requests wait for upstream {self.origin.name!r}")
             if decision is _Decision.CONNECT:
                 self._connecting += 1
                 return await self._connect()
-            connection = await self._wait()
-            if connection is None:
+            place = await self._wait()
+            if place is None:
                 return await self._connect()
-            if fresh and connection.served:
-                self._drop(connection)  # its place is all that it is good for
-            elif connection.usable:
-                return connection
+            if not isinstance(place, Upstream1):
+                return place
+            if fresh and place.served:
+                self._drop(place)  # its place is all that it is good for
+            elif place.usable:
+                return place
+
+    # What connections tell
 
     def release(self, connection: Upstream1) -> None:
         waiter = self._next_waiter()
@@ -116,8 +109,25 @@ class Pool:
         else:
             self._idle[connection] = None
 
-    def lost(self, connection: Upstream1) -> None:
-        self._idle.pop(connection, None)
+    def freed(self, connection: Upstream2) -> None:
+        if connection not in self._open:
+            return
+        while connection.room:
+            waiter = self._next_waiter()
+            if waiter is None:
+                self._roomy[connection] = None
+                return
+            waiter.set_result(connection.call())
+        self._roomy.pop(connection, None)
+
+    def ready(self, connection: Upstream2) -> None:
+        self.freed(connection)
+
+    def lost(self, connection: Upstream1 | Upstream2) -> None:
+        if isinstance(connection, Upstream1):
+            self._idle.pop(connection, None)
+        else:
+            self._roomy.pop(connection, None)
         if connection in self._open:
             self._open.remove(connection)
             self._make_room()
@@ -126,8 +136,19 @@ class Pool:
         """Close what is idle. Connections in use end with their requests."""
         for connection in list(self._idle):
             self._discard(connection)
+        for shared in [connection for connection in self._open if isinstance(connection, Upstream2)]:
+            shared.retire()
+        if self._ahead is not None:
+            self._ahead.cancel()
 
-    def _decide(self, fresh: bool) -> Upstream1 | _Decision:
+    # Deciding
+
+    def _decide(self, fresh: bool) -> Call | _Decision:
+        while self._roomy:
+            shared = next(iter(self._roomy))
+            if shared.room:
+                return self._place(shared)
+            del self._roomy[shared]
         if not fresh:
             while self._idle:
                 connection, _ = self._idle.popitem()
@@ -136,11 +157,41 @@ class Pool:
                 self._drop(connection)
         elif self._idle and self.open >= self.limits.connections:
             self._discard(next(iter(self._idle)))
-        if self.open < self.limits.connections:
+        if self._may_connect():
             return _Decision.CONNECT
-        if len(self._waiting) >= self.limits.waiting:
+        if len(self._waiting) - self._coming >= self.limits.waiting:
             return _Decision.REFUSE
         return _Decision.WAIT
+
+    def _may_connect(self) -> bool:
+        """Whether the next in need may open a connection: one for each, or where they share, as many as they fill."""
+        if self.open >= self.limits.connections:
+            return False
+        if self._shares is None:
+            return not self._connecting
+        return not self._shares or len(self._waiting) >= self._connecting * self.limits.streams
+
+    @property
+    def _coming(self) -> int:
+        """Places on connections that are being opened, for those who wait."""
+        if self._shares is None:
+            return self.limits.connections
+        return self._connecting * self.limits.streams if self._shares else 0
+
+    def _place(self, connection: Upstream2) -> Call:
+        call = connection.call()
+        room = connection.room
+        if not room:
+            del self._roomy[connection]
+        if (
+            room < self.limits.streams // _AHEAD
+            and len(self._roomy) <= 1
+            and not self._connecting
+            and self.open < self.limits.connections
+        ):
+            self._connecting += 1
+            self._ahead = asyncio.get_running_loop().create_task(self._open_ahead())
+        return call
 
     def _discard(self, connection: Upstream1) -> None:
         del self._idle[connection]
@@ -151,7 +202,7 @@ class Pool:
         self._open.discard(connection)
         connection.cancel()
 
-    def _next_waiter(self) -> asyncio.Future[Upstream1 | None] | None:
+    def _next_waiter(self) -> asyncio.Future[Call | None] | None:
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
@@ -159,133 +210,83 @@ class Pool:
         return None
 
     def _make_room(self) -> None:
-        """A place has become free: the first that waits may open a connection."""
-        if self.open < self.limits.connections:
+        """A place has become free: those who wait may open connections."""
+        while self._waiting and self._may_connect():
             waiter = self._next_waiter()
-            if waiter is not None:
-                self._connecting += 1
-                waiter.set_result(None)
+            if waiter is None:
+                return
+            self._connecting += 1
+            waiter.set_result(None)
 
-    async def _wait(self) -> Upstream1 | None:
-        """Wait for a connection, or for leave to open one (None)."""
-        waiter: asyncio.Future[Upstream1 | None] = asyncio.get_running_loop().create_future()
+    # Performing
+
+    async def _wait(self) -> Call | None:
+        """Wait for a place, or for leave to open a connection (None)."""
+        waiter: asyncio.Future[Call | None] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:
             return await within(self._wheel, self.limits.queue, _result(waiter), lambda late: None)
         except BaseException as error:
             # Whoever leaves the queue may have been given something in that very moment.
-            if waiter.done() and not waiter.cancelled():
-                self._give_back(waiter.result())
-            else:
+            if not waiter.done():
                 waiter.cancel()
                 with contextlib.suppress(ValueError):  # whoever had something to give has passed over it already
                     self._waiting.remove(waiter)
+            elif not waiter.cancelled() and waiter.exception() is None:
+                self._give_back(waiter.result())
             if isinstance(error, TimeoutError):
                 message = f"no connection to upstream {self.origin.name!r} became free in time"
                 raise PoolTimeout(message) from None
             raise
 
-    def _give_back(self, given: Upstream1 | None) -> None:
+    def _give_back(self, given: Call | None) -> None:
         """What a waiter was given that had left by then."""
         if given is None:
             self._connecting -= 1
             self._make_room()
+        elif not isinstance(given, Upstream1):
+            given.cancel()
         elif given.usable:
             self.release(given)
 
-    async def _connect(self) -> Upstream1:
-        """Open a connection. Its place is taken already."""
+    async def _connect(self) -> Call:
+        """Open a connection, for which there is leave, and take its first place."""
         try:
-            connection = await within(self._wheel, self.limits.connect, self._open_first(), lambda late: late.cancel())
-        except TimeoutError:
-            message = f"upstream {self.origin.name!r} did not accept a connection in time"
-            raise ConnectTimeout(message, f"{self._where}: nothing in {self.limits.connect:g} s") from None
-        except OSError as error:
-            raise self._explain(error) from error
-        else:
-            if connection.closed:  # it was lost before anybody here knew of it
-                raise ConnectFailed(f"upstream {self.origin.name!r} closed the connection at once")
-            self._open.add(connection)
-            return connection
+            connection = await self._dialer.open()
+            return self._welcome(connection)
+        except UpstreamError as error:
+            self._disappoint(error)
+            raise
         finally:
             self._connecting -= 1
             self._make_room()
 
-    def _explain(self, error: OSError) -> UpstreamError:
-        name = self.origin.name
-        if error.errno in _NO_DESCRIPTORS:
-            return OutOfDescriptors("the relay has no file descriptor left")
-        detail = f"{self._where}: {error.strerror or error}"
-        if isinstance(error, ssl.SSLError):
-            message = f"no TLS connection to upstream {name!r}: its certificate or protocol is not accepted"
-            return ConnectFailed(message, f"{self._where}: {getattr(error, 'verify_message', '') or error.reason}")
-        return ConnectFailed(f"upstream {name!r} cannot be reached", detail)
+    def _welcome(self, connection: Upstream1 | Upstream2) -> Call:
+        self._open.add(connection)
+        if self._shares is None or isinstance(connection, Upstream2):
+            self._shares = isinstance(connection, Upstream2)
+        if isinstance(connection, Upstream1):
+            return connection
+        call = connection.call()
+        self.freed(connection)
+        return call
 
-    @property
-    def _where(self) -> str:
-        return f"{self.origin.host}:{self.origin.port}"
+    def _disappoint(self, error: UpstreamError) -> None:
+        """The connection that several waited for cannot be had; without another, neither can theirs."""
+        if self._shares is not False and not self._open and self._connecting == 1:
+            while (waiter := self._next_waiter()) is not None:
+                waiter.set_exception(error)
 
-    async def _open_first(self) -> Upstream1:
-        """Connect to the first address that accepts."""
-        failure: OSError | TimeoutError = ConnectionError("the host has no address that may be used")
-        addresses = await self._addresses()
-        deadline = self._wheel.now + self.limits.connect
-        while addresses:
-            host, family = addresses.pop(0)
-            # Each has its share of what is left: one dead address (a broken IPv6, say) must not cost the others theirs.
-            share = (deadline - self._wheel.now) / (len(addresses) + 1)
-            try:
-                return await within(
-                    self._wheel, max(share, 0), self._open_one(host, family), lambda late: late.cancel()
-                )
-            except (OSError, TimeoutError) as error:
-                failure = error
-        raise failure
-
-    async def _open_one(self, host: str, family: int) -> Upstream1:
-        origin, limits = self.origin, self.limits
-        loop = asyncio.get_running_loop()
-        if origin.tls is None:
-            _, protocol = await loop.create_connection(self._make, host, origin.port, family=family)
-        else:
-            _, protocol = await loop.create_connection(
-                self._make,
-                host,
-                origin.port,
-                family=family,
-                ssl=origin.tls,
-                server_hostname=origin.host,
-                ssl_handshake_timeout=limits.connect,
-            )
-        return protocol
-
-    def _make(self) -> Upstream1:
-        return Upstream1(self._wheel, self, self.limits.stall, self.limits.idle)
-
-    async def _addresses(self) -> list[tuple[str, int]]:
-        origin = self.origin
+    async def _open_ahead(self) -> None:
         try:
-            literal = ipaddress.ip_address(origin.host)
-        except ValueError:
-            try:
-                found = await asyncio.get_running_loop().getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
-            except UnicodeError:
-                raise ConnectionError("the host is not a name") from None
-            addresses = [(str(info[4][0]), int(info[0])) for info in found]
+            call = await self._connect()
+        except UpstreamError:
+            return  # the next request that needs one will say so
+        if isinstance(call, Upstream1):
+            self.release(call)
         else:
-            addresses = [(origin.host, socket.AF_INET if literal.version == 4 else socket.AF_INET6)]
-        return [address for address in addresses if origin.link_local or not is_link_local(address[0])]
+            call.cancel()
 
 
-def is_link_local(host: str) -> bool:
-    """Whether a host is an address of 169.254.0.0/16 or fe80::/10, in whatever notation; a name is none."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_link_local
-
-
-async def _result(waiter: asyncio.Future[Upstream1 | None]) -> Upstream1 | None:
+async def _result(waiter: asyncio.Future[Call | None]) -> Call | None:
     return await waiter

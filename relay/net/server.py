@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from relay.errors import ConfigError, RelayError
-from relay.net.downstream1 import Downstream1
-from relay.net.service import ClientLimits, Exchange
+from relay.net.certificate import Certificate
+from relay.net.greeting import Greeting
+from relay.net.service import Client, ClientLimits, Connected, Exchange
 from relay.net.timers import Wheel
-from relay.wire.http1 import RequestHead
+from relay.wire.head import RequestHead
 
 # Linux caps it at net.core.somaxconn; a burst of thousands of clients must not meet a full queue.
 _BACKLOG = 4096
@@ -35,15 +36,16 @@ class Address:
 
 class Server:
     """What all client connections share. `make` builds the exchange of a request, `refuse` answers what cannot
-    become one, `bound` is how many connections there may be."""
+    become one, `broke` hears of connections that ended for breaking the rules, `bound` is how many there may be."""
 
     def __init__(
         self,
         wheel: Wheel,
         limits: ClientLimits,
         bound: int,
-        make: Callable[[RequestHead, Downstream1], Exchange],
-        refuse: Callable[[Downstream1, RelayError], None],
+        make: Callable[[RequestHead, Client], Exchange],
+        refuse: Callable[[Client, RelayError], None],
+        broke: Callable[[str, RelayError], None],
     ) -> None:
         self.wheel = wheel
         self.limits = limits
@@ -51,7 +53,8 @@ class Server:
         self._bound = bound
         self._make = make
         self._refuse = refuse
-        self._open: set[Downstream1] = set()
+        self._broke = broke
+        self._open: set[Connected] = set()
         # Set while no client is connected.
         self.empty = asyncio.Event()
         self.empty.set()
@@ -62,8 +65,9 @@ class Server:
     def connections(self) -> int:
         return len(self._open)
 
-    async def listen(self, addresses: list[Address]) -> list[Address]:
-        """Accept at each address; returns them with the ports they got. Raises ConfigError for one that is taken."""
+    async def listen(self, addresses: list[Address], certificate: Certificate | None = None) -> list[Address]:
+        """Accept at each address, over TLS if there is a certificate; returns them with the ports they got. Raises
+        ConfigError for one that is taken."""
         loop = asyncio.get_running_loop()
         bound = []
         sockets = []
@@ -75,7 +79,14 @@ class Server:
                 listener.close()
             raise
         for address, listener in zip(addresses, sockets, strict=True):
-            self._listening.append(await loop.create_server(lambda: Downstream1(self), sock=listener, backlog=_BACKLOG))
+            server = await loop.create_server(
+                lambda: Greeting(self),
+                sock=listener,
+                backlog=_BACKLOG,
+                ssl=None if certificate is None else certificate.context,
+                ssl_handshake_timeout=None if certificate is None else self.limits.head,
+            )
+            self._listening.append(server)
             bound.append(Address(address.host, listener.getsockname()[1]))
         return bound
 
@@ -94,22 +105,25 @@ class Server:
 
     # What a connection asks of its server
 
-    def exchange(self, request: RequestHead, client: Downstream1) -> Exchange:
+    def exchange(self, request: RequestHead, client: Client) -> Exchange:
         return self._make(request, client)
 
-    def refused(self, client: Downstream1, error: RelayError) -> None:
+    def refused(self, client: Client, error: RelayError) -> None:
         self._refuse(client, error)
 
-    def opened(self, client: Downstream1) -> bool:
+    def broke(self, peer: str, error: RelayError) -> None:
+        self._broke(peer, error)
+
+    def opened(self, connection: Connected) -> bool:
         if len(self._open) >= self._bound or self.draining:
             self.turned_away += 1
             return False
-        self._open.add(client)
+        self._open.add(connection)
         self.empty.clear()
         return True
 
-    def left(self, client: Downstream1) -> None:
-        self._open.discard(client)
+    def left(self, connection: Connected) -> None:
+        self._open.discard(connection)
         if not self._open:
             self.empty.set()
 

@@ -25,26 +25,18 @@ from relay.errors import (
     UpstreamTimeout,
 )
 from relay.flow.gate import Gate
-from relay.net.connection1 import STALL_LOOK, Connection1
+from relay.net.connection import STALL_LOOK
+from relay.net.connection1 import Connection1
+from relay.net.service import Asker
 from relay.net.timers import Wheel
 from relay.wire import http1
 from relay.wire.body import Body, ConnectionBody, LengthBody
 from relay.wire.chunked import ChunkedBody
-from relay.wire.http1 import Framing, ResponseHead
+from relay.wire.head import INFORMATIONAL_LIMIT, Framing, Headers, ResponseHead
 
 # A reused connection that ends later than this after a request was sent on it (seconds) was not closed for being idle:
 # the provider may have taken the request and worked on it.
-_STALE_WINDOW = 1.0
-
-
-class Asker(Protocol):
-    """Who has asked. One of the two is called once, unless the request is cancelled before."""
-
-    def answered(self, head: ResponseHead) -> Receiver:
-        """The final head is here. Returns where the body goes; `end` or `fail` of it will be called."""
-
-    def unanswered(self, error: UpstreamError) -> None:
-        """There will be no answer. The connection is gone."""
+STALE_WINDOW = 1.0
 
 
 class Home(Protocol):
@@ -103,8 +95,13 @@ class Upstream1(Connection1):
 
     # Asking
 
-    def ask(self, head: bytes, method: bytes, framing: Framing, asker: Asker, reader: Reader) -> None:
+    def ask(
+        self, method: bytes, target: bytes, headers: Headers, framing: Framing, asker: Asker, reader: Reader
+    ) -> None:
         """Send a request: its head at once, with as much of its body as `reader` has waiting; the rest as it comes."""
+        if framing.chunked:
+            headers = [*headers, (b"transfer-encoding", b"chunked")]
+        head = http1.request_head(method, target, headers)
         self._question = _Question(asker, method, self._wheel.now)
         self._buffer = bytearray()
         self._sent_whole = False
@@ -125,6 +122,10 @@ class Upstream1(Connection1):
         """Nobody wants the answer any more: close at once, so that the provider stops generating."""
         self._forget()
         self._cut()
+
+    def cut(self) -> None:
+        """Close at once, whatever is under way."""
+        self.cancel()
 
     @property
     def usable(self) -> bool:
@@ -179,7 +180,7 @@ class Upstream1(Connection1):
             if head.status == 101:
                 raise RemoteProtocolError("a switch of protocols that nobody asked for")
             question.informational += 1
-            if question.informational > http1.INFORMATIONAL_LIMIT:
+            if question.informational > INFORMATIONAL_LIMIT:
                 raise RemoteProtocolError("too many informational responses")
         question.scanned = len(buffer)
         return None
@@ -237,6 +238,7 @@ class Upstream1(Connection1):
         self._cut()
 
     def _left(self, error: Exception | None) -> None:
+        super()._left(error)
         self._home.lost(self)
         question = self._question
         untouched = (
@@ -244,7 +246,7 @@ class Upstream1(Connection1):
             and question is not None
             and not self._buffer
             and not question.informational
-            and self._wheel.now - question.asked_at < _STALE_WINDOW
+            and self._wheel.now - question.asked_at < STALE_WINDOW
         )
         self._unanswer(UpstreamClosed("the provider closed the connection before its answer", untouched=untouched))
         self._fail(UpstreamCut("the provider's connection ended in the middle of its answer"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from relay.wire.http1 import Headers, RequestHead, ResponseHead, connection_options
+from relay.wire.head import Headers, RequestHead, ResponseHead, connection_options
 
 # Each speaks of one connection, not of the message. Connection itself and what it names are the rule (RFC 9110,
 # 7.6.1); the others are older than the rule and are dropped even where Connection does not name them.
@@ -49,6 +49,9 @@ _REWRITTEN = frozenset({b"host", b"content-length", b"expect", b"x-request-id"})
 # behind this one called its own stream.
 _ANSWER_DROPPED = frozenset({b"content-length", b"alt-svc", b"x-accel-buffering", b"relay-stream-id"})
 _STREAM_DROPPED = frozenset({b"content-type", b"cache-control", b"content-encoding", b"content-length", b"etag"})
+
+# That a request with one of these has no body must be said (RFC 9110, 8.6).
+_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 
 EVENT_STREAM = b"text/event-stream"
 _EVENT_STREAM_FIELDS: Headers = [
@@ -95,11 +98,11 @@ def to_upstream(
     if client is not None:
         fields += _append_client(forwarded, client)
     fields.append((b"x-request-id", request_id))
-    fields.append((b"via", b"1.%d relay" % request.minor))
-    if request.framing.chunked:
-        fields.append((b"transfer-encoding", b"chunked"))
-    elif request.framing.length or request.get(b"content-length") is not None:
-        fields.append((b"content-length", b"%d" % (request.framing.length or 0)))
+    fields.append((b"via", b"%b relay" % request.version))
+    # Of a body of unknown length each version of HTTP tells in its own way.
+    length = request.framing.length
+    if length or (length == 0 and (request.method in _WITH_BODY or request.get(b"content-length") is not None)):
+        fields.append((b"content-length", b"%d" % length))
     return fields
 
 

@@ -14,99 +14,39 @@ from __future__ import annotations
 import http
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 
 import h11
 
 from relay.errors import RemoteProtocolError
+from relay.wire.head import (
+    CHUNKED,
+    EMPTY,
+    FIELD_COUNT_LIMIT,
+    TARGET_LIMIT,
+    UNTIL_CLOSE,
+    Framing,
+    Headers,
+    RequestHead,
+    ResponseHead,
+    check_target,
+    connection_options,
+    content_length,
+    find,
+    is_authority,
+)
 
-Headers = list[tuple[bytes, bytes]]
-
-REQUEST_LINE_LIMIT = 8 * 1024
+REQUEST_LINE_LIMIT = TARGET_LIMIT
 REQUEST_HEAD_LIMIT = 32 * 1024
 RESPONSE_HEAD_LIMIT = 64 * 1024
-FIELD_COUNT_LIMIT = 100
-INFORMATIONAL_LIMIT = 10
 
 _AMBIGUOUS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n)|\n[ \t]")
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/(\d)\.(\d)\r\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-5]\d\d(?: |\r\n)")
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::\d{0,5})?")
-# A segment of one or two dots, it or its slashes plain or percent-encoded: another party may resolve it and so leave
-# the route.
-_DOT_SEGMENT = re.compile(rb"(?:^|[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?:[/\\?;]|%2f|%5c|$)", re.IGNORECASE)
-# What a party that decodes twice would read as a dot or a slash.
-_DOUBLY_ENCODED = re.compile(rb"%25(?:2e|2f|5c)", re.IGNORECASE)
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 _LENGTH = re.compile(rb"\r\ncontent-length[ \t]*:([^\r]*)", re.IGNORECASE)
 
 REASONS = {int(status): status.phrase.encode() for status in http.HTTPStatus}
-_NO_FIELDS: Headers = []  # shared by all bare heads; nobody adds to a parsed head
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Framing:
-    """How a body is delimited. `length` is None where the coding or the connection's end tells."""
-
-    length: int | None = None
-    chunked: bool = False
-
-    @property
-    def empty(self) -> bool:
-        return self.length == 0
-
-    @property
-    def until_close(self) -> bool:
-        return self.length is None and not self.chunked
-
-
-EMPTY = Framing(length=0)
-CHUNKED = Framing(chunked=True)
-UNTIL_CLOSE = Framing()
-
-
-@dataclass(frozen=True, slots=True)
-class RequestHead:
-    """`target` is in origin form (or `*`); header names are in lower case; `framing` is of the body to come."""
-
-    method: bytes
-    target: bytes
-    headers: Headers
-    framing: Framing
-    minor: int
-    keep_alive: bool
-    expects_continue: bool
-
-    def get(self, name: bytes) -> bytes | None:
-        return find(self.headers, name)
-
-    def bare(self) -> RequestHead:
-        """The head without its fields: what is worth keeping while an answer streams (they are most of its size)."""
-        return replace(self, headers=_NO_FIELDS)
-
-    @property
-    def path(self) -> bytes:
-        return self.target.partition(b"?")[0]
-
-
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
-    status: int
-    headers: Headers
-    framing: Framing
-    keep_alive: bool
-
-    def get(self, name: bytes) -> bytes | None:
-        return find(self.headers, name)
-
-
-def find(headers: Headers, name: bytes) -> bytes | None:
-    """The first value of a field; `name` in lower case."""
-    for key, value in headers:
-        if key == name:
-            return value
-    return None
 
 
 def find_head(buffer: bytearray, limit: int, start: int = 0) -> int:
@@ -152,7 +92,7 @@ def parse_request(head: bytes) -> RequestHead:
         raise RemoteProtocolError("malformed request")
     headers: Headers = list(event.headers)
     minor = int(line[4])
-    _check_target(event.method, event.target)
+    check_target(event.method, event.target)
     _check_host(headers, minor)
     expects = find(headers, b"expect")
     if expects is not None and expects.lower() != b"100-continue":
@@ -162,7 +102,7 @@ def parse_request(head: bytes) -> RequestHead:
         target=event.target,
         headers=headers,
         framing=_framing_fields(headers, minor) or EMPTY,
-        minor=minor,
+        version=b"1.%d" % minor,
         keep_alive=minor == 1 and b"close" not in connection_options(headers),
         expects_continue=expects is not None and minor == 1,
     )
@@ -218,26 +158,11 @@ def _refuse_ambiguous(head: bytes) -> None:
         raise RemoteProtocolError("more than one Content-Length")
 
 
-def _check_target(method: bytes, target: bytes) -> None:
-    if method in (b"CONNECT", b"TRACE"):
-        raise RemoteProtocolError("method not served", 501)
-    if target == b"*" and method == b"OPTIONS":
-        return
-    if not target.startswith(b"/"):
-        raise RemoteProtocolError("the target must be a path")
-    if target.startswith(b"//") or _DOUBLY_ENCODED.search(target.partition(b"?")[0]):
-        raise RemoteProtocolError("the path can be read in two ways")
-    if b"#" in target:
-        raise RemoteProtocolError("the target holds a fragment")
-    if _DOT_SEGMENT.search(target.partition(b"?")[0]):
-        raise RemoteProtocolError("the path holds a dot segment")
-
-
 def _check_host(headers: Headers, minor: int) -> None:
     hosts = [value for name, value in headers if name == b"host"]
     if len(hosts) != 1 and (minor == 1 or hosts):
         raise RemoteProtocolError("one Host field is needed")
-    if hosts and hosts[0] and not _HOST.fullmatch(hosts[0]):
+    if hosts and hosts[0] and not is_authority(hosts[0]):
         raise RemoteProtocolError("malformed Host")
 
 
@@ -261,17 +186,8 @@ def _framing_fields(headers: Headers, minor: int) -> Framing | None:
         if len(codings) > 1 or codings[0].lower() != b"chunked":
             raise RemoteProtocolError("only the chunked transfer coding is understood", 501)
         return CHUNKED
-    if not lengths:
-        return None
-    # Digits by the ABNF; int() would take signs, underscores and blanks.
-    if not lengths[0].isdigit() or len(lengths[0]) > 18:
-        raise RemoteProtocolError("malformed Content-Length")
-    return Framing(length=int(lengths[0]))
-
-
-def connection_options(headers: Headers) -> set[bytes]:
-    """The options of the Connection field, in lower case (RFC 9110, section 7.6.1)."""
-    return {option.strip().lower() for name, value in headers if name == b"connection" for option in value.split(b",")}
+    length = content_length(lengths)
+    return None if length is None else Framing(length=length)
 
 
 def _status_hint(error: h11.RemoteProtocolError) -> int:

@@ -25,7 +25,7 @@ from relay.net.timers import Wheel
 from relay.wire import chunked
 from relay.wire.chunked import ChunkedBody
 from relay.wire.dialect import CHAT
-from relay.wire.http1 import CHUNKED
+from relay.wire.head import CHUNKED
 from tests.core.fakes import Clock, Owner, Producer
 from tests.wire.test_chunked import Consumer
 

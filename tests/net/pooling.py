@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import uvloop
 
-from relay.net.pool import Origin, Pool, PoolLimits
+from relay.net.dial import Origin, PoolLimits
+from relay.net.pool import Pool
 from relay.net.timers import Wheel
 from relay.net.upstream1 import Upstream1
 from tests.net.test_timers import Loop, turns
@@ -30,6 +31,16 @@ class Provider:
             await reader.read()
 
 
+class Pool1(Pool):
+    """A pool of HTTP/1.1 connections, where a place is a connection."""
+
+    def take(self) -> Upstream1 | None:
+        return cast(Upstream1 | None, super().take())
+
+    async def acquire(self, *, fresh: bool = False) -> Upstream1:
+        return cast(Upstream1, await super().acquire(fresh=fresh))
+
+
 class Place:
     """A pool in front of a provider, and the time that its wheel goes by."""
 
@@ -38,7 +49,7 @@ class Place:
         self.wheel = Wheel(cast(asyncio.AbstractEventLoop, self.loop))
         self.wheel.start()
         self.provider = provider
-        self.pool = Pool(Origin("p", host, provider.port), limits, self.wheel)
+        self.pool = Pool1(Origin("p", host, provider.port), limits, self.wheel)
 
     def pass_time(self, seconds: float) -> None:
         self.loop.pass_time(seconds)

@@ -10,9 +10,10 @@ import socket
 import pytest
 
 from relay.errors import ConnectFailed, ConnectTimeout, PoolFull, PoolTimeout
-from relay.net.pool import Pool, PoolLimits
+from relay.net.dial import Dialer, PoolLimits
 from relay.net.upstream1 import Upstream1
-from tests.net.pooling import Place, Provider, asked, run, serving, turns, until
+from relay.net.upstream2 import Upstream2
+from tests.net.pooling import Place, Pool1, Provider, asked, run, serving, turns, until
 
 
 def test_the_connection_used_last_is_reused_first() -> None:
@@ -250,18 +251,20 @@ def test_a_fresh_connection_has_served_nobody_and_the_bound_still_holds() -> Non
 
 
 def test_a_provider_that_closes_at_once_costs_no_place() -> None:
-    class Slammed(Pool):
+    class Slammed(Dialer):
         """Its connections are lost before those who wait for them have heard of them."""
 
-        async def _open_one(self, host: str, family: int) -> Upstream1:
+        async def _open_one(self, host: str, family: int) -> Upstream1 | Upstream2:
             connection = await super()._open_one(host, family)
-            connection.cancel()
+            connection.cut()
             await until(lambda: connection.closed)
             return connection
 
     async def test() -> None:
         async with serving() as place:
-            pool = Slammed(place.pool.origin, PoolLimits(connections=1), place.wheel)
+            limits = PoolLimits(connections=1)
+            pool = Pool1(place.pool.origin, limits, place.wheel)
+            pool._dialer = Slammed(place.pool.origin, limits, place.wheel, pool)
             for _ in range(3):
                 with pytest.raises(ConnectFailed):
                     await asyncio.wait_for(pool.acquire(), 10)

@@ -123,7 +123,7 @@ _HOSTS_AND_VERSIONS = {
     "host-open-bracket": (_get(fields=b"Host: [::1\r\n"), 400),
     "host-space-colon": (_get(fields=b"Host : relay.test\r\n"), 400),
     "version-2.0": (_get(b"GET /echo HTTP/2.0"), 505),
-    "version-2-preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+    "version-2-no-preface": (b"PRI * HTTP/2.0\r\nHost: relay.test\r\n\r\n", 505),
     "version-9.9": (_get(b"GET /echo HTTP/9.9"), 505),
     "version-1.2": (_get(b"GET /echo HTTP/1.2"), 505),
     "version-0.9": (_get(b"GET /echo HTTP/0.9"), 505),

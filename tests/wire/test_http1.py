@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from relay.errors import RemoteProtocolError
 from relay.wire import http1
-from relay.wire.http1 import CHUNKED, EMPTY, UNTIL_CLOSE, Framing, RequestHead
+from relay.wire.head import CHUNKED, EMPTY, UNTIL_CLOSE, Framing, RequestHead
 from tests.wire.splits import PLACES, cut, splits
 
 
