@@ -68,6 +68,7 @@ endef
 	@touch $@
 
 .venv/.dev: .venv/.installed tools/need.sh
-	@sh tools/need.sh nginx=nginx curl=curl node=nodejs npm=npm openssl=openssl ip=iproute2
+	@sh tools/need.sh nginx=nginx curl=curl node=nodejs npm=npm openssl=openssl ip=iproute2 \
+		nghttp=nghttp2-client h2load=nghttp2-client chromium=chromium
 	$(call pip,--editable '.[dev]',what tests and checks need)
 	@touch $@

@@ -7,7 +7,8 @@ socket, no clock and no logging: those floors are functions of the bytes and the
 
     cli, __main__    arguments in, exit codes out
     app              wiring, signals, drain: the only file that knows every floor
-    config           the file's schema; one clear error per mistake (sample.toml explains every value)
+    config           the file's schema and what no schema can say (sample.toml explains every value)
+    mistake          a schema's complaint in the terms of the file
 
     control/         one decision per request
         exchange     admit -> route -> connect -> commit -> finish; the error answers, the access line, the timeouts
@@ -20,11 +21,19 @@ socket, no clock and no logging: those floors are functions of the bytes and the
         access       the record of an exchange, and the access log
     net/             the only floor with transports
         server       listen, bound the connections, drain
-        service      what a client's connection needs of those around it
+        certificate  TLS to clients: the context, the names it is for, its renewal
+        greeting     a connection that has just come: which HTTP its client speaks
+        service      the shapes of those that meet here: client, exchange, server; asker, call
         downstream1  a client's HTTP/1.1 connection, and the sink of its answers
         upstream1    a provider's HTTP/1.1 connection, and the sink of its requests
-        connection1  what the two share: framing out, the socket's pace, stalls, the end
+        connection1  what the two share: one message at a time, and its framing out
+        downstream2  a client's HTTP/2 connection, and its streams: the sinks of its answers
+        upstream2    a provider's HTTP/2 connection, and its streams: the sinks of its requests
+        connection2  what the two share: one write a turn, whose turn it is
+        stream2      one stream: DATA out by hand, windows, the rest that waits
+        connection   a socket's own pace, for all of them: blocked, stalled, ended
         pool         a sync function decides, async code performs
+        dial         opening one connection: addresses, TLS, which HTTP it speaks
         timers       one coarse wheel for all timeouts
     core/            the relay without sockets
         stream       Stream.feed: the hot path
@@ -40,7 +49,15 @@ socket, no clock and no logging: those floors are functions of the bytes and the
         sse          Framer: where events begin and end
         chunked      the chunked transfer coding, both ways
         body         the other ways to end a body
-        http1        heads by h11, behind a check for what h11 lets pass
+        head         the head of a message, whatever version brought it
+        http1        HTTP/1.1 heads by h11, behind a check for what h11 lets pass
+        http2        one HTTP/2 connection: a frame walker in front of h2, DATA by hand
+        state2       what h2 keeps of it: states, settings, header compression
+        listener2    who is told what its peer said
+        heads2       HTTP/2 heads: what makes one malformed
+        block2       header blocks, put together
+        frames       HTTP/2 frames as bytes, and the numbers in them
+        flood        how often a peer may say what costs us more than it
         headers      which fields cross
         encoding     gzip, deflate, br, decoded in bounded steps
         dialect      which event ends a stream; how errors are said
@@ -53,27 +70,36 @@ One token's trip
                     -> Connection1._send_chunk       re-frame, one transport.write
                     -> client socket
 
-Three Python frames; no task, no queue, no await, no timer object, no JSON. Several events in one read are one write.
-What arrives in pieces waits in the framer for its end. A socket that does not take everything switches its reader to
-the ring; a ring above its high mark closes the gate, and the provider's socket is not read until it is below the low
-one. tests/core/test_budget.py counts the frames, writes and copies, so that this stays true.
+    provider socket -> Engine.receive(bytes)         over HTTP/2: walk the frames, join a stream's DATA
+                    -> Stream.feed(payload)
+                    -> Stream2._send                 a DATA frame; all streams of this turn leave in one write
+                    -> client socket
+
+Any of the two above with any of the two below: three Python frames; no task, no queue, no await, no timer object, no
+JSON. Several events in one read are one write. What arrives in pieces waits in the framer for its end. A socket that
+does not take everything switches its reader to the ring, and so does a stream without a window; a ring above its high
+mark closes the gate, and the provider's socket is not read, or its stream's window not opened, until it is below the
+low one. tests/core/test_budget.py and test_budget2.py count the frames, writes and copies, so that this stays true.
 
 One request's life
 ------------------
-Downstream1 reads a head and makes an Exchange, which finds a route and takes an idle connection from the pool, or
-waits for one in the only task there is. Upstream1 sends the head with what is there of the body and calls `answered`;
-the exchange makes a Stream or a Transfer and hands it back, and from then on bytes flow without it. The answer's head
-leaves with its first byte, so whatever fails before is still a real status; after it, only an abort can say that an
-answer is not whole, and no answer that is not whole ends cleanly. Whoever leaves is noticed by the connection he
-leaves, and the provider's connection is closed in the same call. (A client that is not being read, because its own body
-is not taken, is looked at every tick of the wheel instead.)
+Downstream1, or a stream of Downstream2, reads a head and makes an Exchange, which knows it as its Client. The exchange
+finds a route and takes a place on a connection from the pool (a Call: an idle connection of HTTP/1.1, a stream of
+HTTP/2), or waits for one in the only task there is. The Call sends the head with what is there of the body and calls
+`answered`; the exchange makes a Stream or a Transfer and hands it back, and from then on bytes flow without it. The
+answer's head leaves with its first byte, so whatever fails before is still a real status; after it, only an abort can
+say that an answer is not whole, and no answer that is not whole ends cleanly. Whoever leaves is noticed by the
+connection he leaves, and the provider's connection is closed, or its stream reset, in the same call. (A client that is
+not being read, because its own body is not taken, is looked at every tick of the wheel instead.)
 
 Where each rule lives
 ---------------------
     what is an event                      wire/sse.py
     what ends a stream                    wire/dialect.py
     which headers cross                   wire/headers.py
-    what is ambiguous and refused         wire/http1.py
+    what is ambiguous and refused         wire/head.py, http1.py, heads2.py
+    what is a flood                       wire/flood.py
+    whose turn it is on a connection      net/connection2.py
     how much may wait, and what then      flow/overflow.py
     who stops reading the provider        flow/gate.py
     open, reuse, close a connection       net/pool.py

@@ -6,20 +6,19 @@ was expected, and the nearest name that exists. Nothing here opens a socket.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
-import json
 import math
 import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
 from relay.errors import ConfigError
+from relay.mistake import Mistake, nearest
 from relay.net.dial import is_link_local
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -149,7 +148,7 @@ def load(path: str) -> Config:
     try:
         config = msgspec.convert(raw, Config, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        raise ConfigError(_Mistake(path, text, raw, str(error)).text()) from None
+        raise ConfigError(Mistake(path, text, str(error), _TABLES).text()) from None
     check(config, path)
     return config
 
@@ -324,7 +323,7 @@ def _check_routes(config: Config, place: str, names: list[str]) -> None:
         if not route.path.startswith("/") or "*" in route.path[:-1] or not route.path.isascii():
             raise ConfigError(f'{where}: a path begins with / and may end in *, as "/v1/*"')
         if route.upstream not in names:
-            raise ConfigError(f"{where}: there is no upstream {route.upstream!r}{_nearest(route.upstream, names)}")
+            raise ConfigError(f"{where}: there is no upstream {route.upstream!r}{nearest(route.upstream, names)}")
         for earlier in seen:
             if earlier == route.path:
                 raise ConfigError(f"{where}: stands there twice; remove one")
@@ -380,84 +379,3 @@ def _size(value: Any) -> Size:
     if match is None or match[2] not in _SIZES:
         raise ValueError('Expected a size like "64KiB" or "32MiB"')
     return Size(int(match[1]) * _SIZES[match[2]])
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
-
-
-class _Mistake:
-    """msgspec's message, said in the terms of the file."""
-
-    def __init__(self, path: str, text: str, raw: dict[str, Any], message: str) -> None:
-        self._path = path
-        self._lines = text.splitlines()
-        self._raw = raw
-        what, _, place = message.partition(" - at `$")
-        self._what = what
-        self._keys = re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", place.rstrip("`"))
-
-    def text(self) -> str:
-        tables: list[str] = []
-        index = 0
-        for name, number in self._keys:
-            if number:
-                index = int(number)
-            else:
-                tables.append(name)
-        unknown = re.match(r"Object contains unknown field `(.*)`", self._what)
-        key = unknown[1] if unknown else ""
-        section = tables[0] if tables else ""
-        if not unknown and tables:
-            key = tables[-1] if len(tables) > 1 else ""
-        if unknown:
-            what = f"unknown key {key!r}{_nearest(key, self._known(section))}"
-        elif self._what.startswith("Object missing required field"):
-            missing = self._what.partition("`")[2].rstrip("`")
-            what = f"the key {missing!r} is missing"
-        elif key and self._what.startswith("Invalid enum value"):
-            # The value is not quoted: a key may have got there.
-            what = f"{key}: expected one of {', '.join(self._choices(section, key))}"
-        elif key and self._what.startswith("Expected `array`"):
-            what = f'{key}: write it as a list, as {key} = ["…"]'
-        elif self._keys and not key and section in ("upstream", "route"):
-            what = f"write [[{section}]], in double brackets: there may be several"
-        elif self._keys and not key and self._what.startswith("Expected `object`"):
-            what = f"write [{section}], in single brackets: there is one"
-        else:
-            what = self._what[0].lower() + self._what[1:].replace("`", "")
-            what = f"{key}: {what}" if key else what
-        where = f"[{section}] " if section else ""
-        if section in ("upstream", "route"):
-            where = f"[[{section}]] number {index + 1}: "
-        line = self._line(section, index, key)
-        return f"{self._path}{f':{line}' if line else ''}: {where}{what}"
-
-    @staticmethod
-    def _known(section: str) -> list[str]:
-        return list(_TABLES.get(section, Config).__struct_fields__)
-
-    @staticmethod
-    def _choices(section: str, key: str) -> list[str]:
-        return [json.dumps(choice) for choice in get_args(get_type_hints(_TABLES[section])[key])]
-
-    def _line(self, section: str, index: int, key: str) -> int:
-        """The line of a key, or else of its table; 0 where the file writes it in another way."""
-        header = re.compile(rf"\s*\[\[?\s*{re.escape(section)}\s*\]\]?")
-        entry = re.compile(rf"\s*(\[\[?\s*)?[\"']?{re.escape(key)}[\"']?\s*(=|\])") if key else None
-        seen = -1
-        start = 0
-        inside = not section
-        for number, line in enumerate(self._lines, 1):
-            if section and header.match(line):
-                seen += 1
-                inside = section not in ("upstream", "route") or seen == index
-                start = number if inside else start
-            elif section and line.lstrip().startswith("["):
-                inside = False
-            elif inside and entry is not None and entry.match(line):
-                return number
-            if not section and entry is not None and entry.match(line):
-                return number
-        return start
