@@ -153,7 +153,7 @@ class Downstream2(Connection2):
             self._lose(ClientStalled(f"the client took no byte for {self._stall:g} s"))
             self._cut()
             return 0
-        since = self.engine.head_since if self.engine.opened else self._opened_at
+        since = self.engine.head_since if self.engine.greeted else self._opened_at
         if since is not None and now - since >= limits.head and not self._is_idle:
             self.broke(frames.ENHANCE_YOUR_CALM, f"the header section was not complete after {limits.head:g} s")
             return 0

@@ -57,6 +57,7 @@ class Upstream2(Connection2):
         "_going",
         "_home",
         "_limit",
+        "_most",
         "_ping",
         "_pinged_at",
         "_placed",
@@ -75,7 +76,7 @@ class Upstream2(Connection2):
         # A provider opens no streams.
         super().__init__(wheel, stall, client=True, streams=0)
         self._home = home
-        self._limit = streams
+        self._limit = self._most = streams
         self._ping = ping
         self._pong = pong
         self._pinged_at = 0.0
@@ -172,8 +173,12 @@ class Upstream2(Connection2):
         """That bytes came is enough."""
 
     def refused(self) -> None:
-        """The provider refuses a stream: it takes no more than there are now, whatever it said."""
+        """The provider refuses a stream: it takes no more than there are now, whatever it said, until it has answered
+        some of them."""
         self._limit = max(self._placed - 1, 1)
+
+    def answered(self) -> None:
+        self._limit = min(self._limit + 1, self._most)
 
     def broke(self, code: int, message: str) -> None:
         self._unsettle()
@@ -330,6 +335,7 @@ class ProviderStream(Stream2):
         if not self._sent_whole:
             # The answer is whole without the rest of the request.
             self.connection.engine.reset(self.stream_id, frames.NO_ERROR)
+        self.connection.answered()
         self._leave()
         transfer.end()
 
@@ -364,7 +370,7 @@ class ProviderStream(Stream2):
         connection = self.connection
         return (
             connection.served > 0
-            and connection.engine.heard <= self._asked_at
+            and connection.engine.heard < self._asked_at
             and connection.now - self._asked_at < STALE_WINDOW
         )
 

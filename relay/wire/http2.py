@@ -226,6 +226,8 @@ class Engine(State):
             case frames.GOAWAY:
                 self._goaway(stream_id, payload)
             case frames.RST_STREAM:
+                if self._is_idle(stream_id):
+                    raise Broken(frames.PROTOCOL_ERROR, "RST_STREAM for a stream that was never opened")
                 self._tell(kind, flags, stream_id, payload)
                 self._charge_reset()
             case frames.PRIORITY:
@@ -317,7 +319,9 @@ class Engine(State):
     def _settings(self, flags: int, stream_id: int, payload: bytes) -> None:
         if not self._budgets.settings.take(self._clock.now):
             raise Broken(frames.ENHANCE_YOUR_CALM, "too many SETTINGS")
-        if not flags & frames.ACK and not len(payload) % 6:
+        if payload and (flags & frames.ACK or len(payload) % 6):
+            raise Broken(frames.FRAME_SIZE_ERROR, "SETTINGS of a length that cannot be")
+        if payload:
             pairs = frames.parse_settings(payload)
             if len(pairs) > flood.SETTINGS_IN_A_FRAME:
                 raise Broken(frames.ENHANCE_YOUR_CALM, "too many settings in a frame")
