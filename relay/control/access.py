@@ -27,14 +27,15 @@ _ID_LIMIT = 128
 
 
 class Line(TypedDict, total=False):
-    """Times in milliseconds from the request's head on; `bytes` and `events` came from the provider for the client,
-    `bytes_in` from the client."""
+    """Times in milliseconds from the request's head on; `http` is the client's version; `bytes` and `events` came from
+    the provider for the client, `bytes_in` from the client."""
 
     time: str
     request_id: str
     stream_id: str
     upstream_request_id: str
     client: str
+    http: str
     method: str
     path: str
     route: str | None
@@ -61,6 +62,7 @@ class Record:
         "dialect",
         "error",
         "first_at",
+        "http",
         "method",
         "path",
         "request_id",
@@ -78,6 +80,7 @@ class Record:
         self.request_id = request_id
         self.stream_id = stream_id
         self.client = client
+        self.http = request.version
         self.method = request.method[:_METHOD_LIMIT]
         self.path = request.path[:_PATH_LIMIT]
         self.dialect = dialect
@@ -95,6 +98,7 @@ class Record:
             "request_id": self.request_id,
             "stream_id": self.stream_id,
             "client": self.client,
+            "http": self.http.decode(),
             "method": self.method.decode("ascii", "replace"),
             "path": self.path.decode("ascii", "replace"),
             "route": self.route,
