@@ -3,7 +3,8 @@
 A lie is told in one of six places, which simulation names: instead of the head, in it, right after it, in the
 middle of the body, at its end, or on the connection afterwards (that last one is the connection's business).
 A lie that needs the reader to notice by itself is followed by silence, so that what the reader does is its
-own doing.
+own doing. Here: what is the same in all versions of HTTP; heads, framing and the lies in them stand in answer1
+and answer2.
 """
 
 from __future__ import annotations
@@ -11,35 +12,32 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from enum import Enum
-from itertools import count
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import orjson
-from body import CODERS, Body, Peer, head
+from body import CODERS
 from dialects import Kind, Script
 from intake import Request
-from simulation import AFTER_HEAD, BEFORE_HEAD, IN_HEAD, MID_BODY, Simulation
+from simulation import AFTER_HEAD, BEFORE_HEAD, MID_BODY, Simulation
 
 HUGE_FIELD = 200 * 1024
 HINTS = 2000
-FILL = 1024  # bytes of one field of an endless head
-EXTENSION = b";x=" + b"e" * 4096
-TRAILERS = b"Content-Length: 5\r\nHost: elsewhere.example\r\nX-Checksum: 0\r\n"
-SURPLUS = b"data: behind the end\n\n"
+HINT_LINK = "</style.css>; rel=preload"
 STEP = 64 * 1024  # bytes written at a time by what is meant to be long
 # With interval=0, that many writes between two turns of the event loop: enough to keep the loop's own cost
 # small, few enough that thousands of streams take turns.
 WRITES_PER_TURN = 16
 # Lies after which the body ends cleanly, without what was still to come.
-ENDS_EARLY = ("error", "half-event", "no-done")
+ENDS_EARLY: tuple[str, ...] = ("error", "half-event", "no-done")
 
 
 class Outcome(Enum):
     REUSE = "the answer is complete and the connection may carry another"
     CLOSE = "the answer is complete, its end or its reader wants the connection closed"
-    BREAK = "the answer is broken off by FIN"
-    RESET = "the answer is broken off by RST"
+    CANCEL = "the answer is broken off, its connection is not: by RST_STREAM"
+    BREAK = "the connection is broken off by FIN, and the answer with it"
+    RESET = "the connection is broken off by RST, and the answer with it"
 
 
 class Part(NamedTuple):
@@ -53,6 +51,23 @@ class Part(NamedTuple):
 LIE_HERE = Part(0, b"")
 
 
+class Listener(Protocol):
+    """Who counts what an answer does."""
+
+    def opened(self) -> None:
+        """The response starts."""
+
+    def told(self, events: int) -> None:
+        """That many content events have been written."""
+
+
+class Sink(Protocol):
+    """Where a body goes to."""
+
+    async def put(self, payload: bytes) -> None:
+        """Write a part of the body, at once and flushed."""
+
+
 def whole(body: bytes, lie_at: int) -> Iterator[Part]:
     """The parts of an answer that is no stream."""
     yield Part(0, body[:lie_at])
@@ -62,7 +77,7 @@ def whole(body: bytes, lie_at: int) -> Iterator[Part]:
 
 def parts(script: Script, simulation: Simulation) -> Iterator[Part]:
     """The parts of a stream, made as they are asked for; the last holds no content and may be empty."""
-    lie_at = min(simulation.at, simulation.events)
+    lie_at = simulation.place
     waiting = b""
     before = events = 0
     if lie_at == 0:
@@ -86,39 +101,66 @@ def parts(script: Script, simulation: Simulation) -> Iterator[Part]:
 class Answer:
     """One answer to one request. `run()` gives what is to become of the connection."""
 
-    def __init__(self, peer: Peer, request: Request, script: Script, simulation: Simulation) -> None:
-        self._peer = peer
+    def __init__(self, listener: Listener, request: Request, script: Script, simulation: Simulation) -> None:
+        self._listener = listener
         self._request = request
         self._script = script
         self._simulation = simulation
         self._lie = simulation.lie
+        self._instead = BEFORE_HEAD
+        self._inside = MID_BODY
+        self._ends_early = ENDS_EARLY
         self._streamed = script.streamed and simulation.status == 200
+        self._framing = simulation.body_framing(
+            known_length=not self._streamed, old_reader=request.version == "HTTP/1.0"
+        )
 
     async def run(self) -> Outcome:
-        simulation = self._simulation
-        await asyncio.sleep(simulation.delay)
-        if self._lie in BEFORE_HEAD:
+        await asyncio.sleep(self._simulation.delay)
+        if self._lie in self._instead:
             return await self._instead_of_head()
-        self._peer.opened()
+        self._listener.opened()
         planned = self._plan()
-        old_reader = self._request.version == "HTTP/1.0"
-        framing = simulation.body_framing(known_length=not self._streamed, old_reader=old_reader)
-        if framing == "length":
+        if self._framing == "length":
             planned = list(planned)
-        closes = framing == "close" or simulation.http10 or not self._request.keeps_alive()
-        await self._write_head(framing, closes, self._length(planned) if isinstance(planned, list) else 0)
+        await self._write_head(self._length(planned) if isinstance(planned, list) else 0)
         if self._lie in AFTER_HEAD:
             return await self._after_head()
         if self._request.method == "HEAD":
-            return Outcome.CLOSE if closes else Outcome.REUSE
-        body = Body(self._peer, simulation, framing)
+            return self._complete()
+        body = self._open_body()
         broken = await self._write_body(body, iter(planned))
         if broken is not None:
             return broken
-        await self._end(body)
-        # A stream that a lie ended early is shorter than the length it announced: only the close can end it.
-        short = framing == "length" and (self._lie == "half-event" or (self._streamed and self._lie in ENDS_EARLY))
-        return Outcome.CLOSE if closes or short else Outcome.REUSE
+        return await self._end() or self._complete()
+
+    # What each version of HTTP does its own way
+
+    async def _instead_of_head(self) -> Outcome:
+        raise NotImplementedError
+
+    async def _write_head(self, length: int) -> None:
+        """`length` counts only where the framing is `length`."""
+        raise NotImplementedError
+
+    async def _after_head(self) -> Outcome:
+        raise NotImplementedError
+
+    def _open_body(self) -> Sink:
+        raise NotImplementedError
+
+    async def _end(self) -> Outcome | None:
+        """The end of the body. Not None: what became of the answer there."""
+        raise NotImplementedError
+
+    def _complete(self) -> Outcome:
+        raise NotImplementedError
+
+    def _reached(self) -> None:
+        """`at` content events have been written."""
+
+    async def _before_wait(self) -> None:
+        """Nothing more is said for a while."""
 
     # What there is to say
 
@@ -132,7 +174,7 @@ class Answer:
         else:
             document = self._script.document()
         body = orjson.dumps(document)
-        if self._lie not in MID_BODY and self._lie != "long":
+        if self._lie not in self._inside and self._lie != "long":
             return whole(body, len(body))
         # White space may stand before a JSON text, not in the middle of one of its strings.
         return whole(body, 0 if self._lie == "bomb" else len(body) // 2)
@@ -146,9 +188,18 @@ class Answer:
                 until_lie = total
             total += len(coder.put(part.payload))
         total += len(coder.finish())
-        return {"short": total + 1, "long": until_lie}.get(self._lie, total)
+        false = {"short": total + 1, "long": until_lie, "length_long": total + 1, "length_short": max(0, total - 1)}
+        return false.get(self._lie, total)
 
-    def _fields(self, framing: str, closes: bool, length: int) -> list[tuple[str, str]]:
+    def _status(self) -> int:
+        return self._simulation.status if self._simulation.status != 200 else self._script.status
+
+    def _hints(self) -> int:
+        """How many 1xx heads come before the final one."""
+        return {"hint": 1, "hints": HINTS}.get(self._lie, self._simulation.informational)
+
+    def _fields(self) -> list[tuple[str, str]]:
+        """The header fields, without those that frame the body."""
         simulation = self._simulation
         kind = self._script.content_type if self._streamed else "application/json"
         fields = [("Content-Type", kind), *self._script.headers()]
@@ -158,80 +209,7 @@ class Answer:
             fields += [("Content-Encoding", simulation.coding()), ("Vary", "Accept-Encoding")]
         if simulation.retry_after is not None:
             fields.append(("Retry-After", f"{simulation.retry_after:g}"))
-        if framing == "chunked":
-            fields.append(("Transfer-Encoding", "chunked"))
-        elif framing == "length":
-            fields.append(("Content-Length", str(length)))
-        if closes or self._lie == "close-idle":
-            fields.append(("Connection", "close" if closes else "keep-alive"))
         return fields
-
-    # The head
-
-    async def _write_head(self, framing: str, closes: bool, length: int) -> None:
-        simulation = self._simulation
-        fields = self._fields(framing, closes, length)
-        version = "HTTP/1.0" if simulation.http10 else "HTTP/1.1"
-        data = head(simulation.status if simulation.status != 200 else self._script.status, fields, version)
-        if self._lie in IN_HEAD:
-            data = self._spoiled_head(data, length)
-        if self._lie == "slow-head":
-            for byte in data:
-                await self._peer.write(b"%c" % byte)
-                await asyncio.sleep(simulation.interval)
-            return
-        await self._peer.write(data)
-
-    def _spoiled_head(self, data: bytes, length: int) -> bytes:
-        line, fields = data.split(b"\r\n", 1)
-        hint = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
-        match self._lie:
-            case "huge-head":
-                fields = b"X-Huge: " + b"h" * HUGE_FIELD + b"\r\n" + fields
-            case "nul-header":
-                fields = b"X-Nul: a\x00b\r\n" + fields
-            case "bare-lf":
-                return data.replace(b"\r\n", b"\n")
-            case "cl-te":
-                fields = b"Content-Length: 5\r\n" + fields
-            case "two-lengths":
-                fields = b"Content-Length: %d\r\n" % (length + 1) + fields
-            case "hints":
-                return hint * HINTS + data
-            case "hint":
-                return hint + data
-            case "bad-version":
-                line = line.replace(line.partition(b" ")[0], b"HTTP/9.9")
-            case "obs-fold":
-                fields = b"X-Fold: one\r\n two\r\n" + fields
-        return line + b"\r\n" + fields
-
-    async def _instead_of_head(self) -> Outcome:
-        match self._lie:
-            case "close":
-                return Outcome.BREAK
-            case "reset":
-                return Outcome.RESET
-            case "garbage":
-                await self._peer.write(Random(self._simulation.seed).randbytes(4096))
-                return Outcome.BREAK
-            case "switch":
-                await self._peer.write(head(101, [("Connection", "Upgrade"), ("Upgrade", "websocket")]))
-            case "endless-head":
-                await self._peer.write(b"HTTP/1.1 200 OK\r\n")
-                for number in count():
-                    await self._peer.write(b"X-Fill-%d: %b\r\n" % (number, b"f" * FILL))
-                    # At most 1 MB/s: endless, yet nobody's memory is gone before it has noticed.
-                    await asyncio.sleep(0.001)
-        return await self._silence()
-
-    async def _after_head(self) -> Outcome:
-        match self._lie:
-            case "head-close":
-                return Outcome.BREAK
-            case "head-reset":
-                return Outcome.RESET
-        return await self._silence()
 
     async def _silence(self) -> Outcome:
         """Until the reader leaves, which cancels this."""
@@ -240,7 +218,7 @@ class Answer:
 
     # The body
 
-    async def _write_body(self, body: Body, planned: Iterator[Part]) -> Outcome | None:
+    async def _write_body(self, body: Sink, planned: Iterator[Part]) -> Outcome | None:
         """All parts in time. Not None: a lie has broken the answer off."""
         simulation, loop = self._simulation, asyncio.get_running_loop()
         random = Random(simulation.seed)
@@ -250,40 +228,35 @@ class Answer:
         paced = False
         for number, part in enumerate(planned, 1):
             if part is LIE_HERE:
-                if self._lie in MID_BODY and (self._streamed or self._lie not in ("error", "no-done")):
+                self._reached()
+                if self._lie in self._inside and (self._streamed or self._lie not in ("error", "no-done")):
+                    await self._before_wait()
                     broken = await self._lie_in_body(body, planned)
-                    if broken is not None or self._lie in ENDS_EARLY:
+                    if broken is not None or self._lie in self._ends_early:
                         return broken
                 continue
             if part.events and paced:
                 due += simulation.interval * (1 + simulation.jitter * random.uniform(-1, 1))
             if (wait := due - loop.time()) > 0:
+                await self._before_wait()
                 await asyncio.sleep(wait)
             elif number % WRITES_PER_TURN == 0:
+                await self._before_wait()
                 await asyncio.sleep(0)
             await self._put(body, part.payload, part.events)
             paced = paced or part.events > 0
         return None
 
-    async def _put(self, body: Body, payload: bytes, events: int) -> None:
+    async def _put(self, body: Sink, payload: bytes, events: int) -> None:
         await body.put(payload)
         if events:
-            self._peer.told(events)
+            self._listener.told(events)
 
-    async def _lie_in_body(self, body: Body, planned: Iterator[Part]) -> Outcome | None:
+    async def _lie_in_body(self, body: Sink, planned: Iterator[Part]) -> Outcome | None:
         """The lie, with what it needs of the parts that come next. None: what is left goes on."""
         match self._lie:
-            case "cut" | "short":
-                return Outcome.BREAK
-            case "cut-reset":
-                return Outcome.RESET
             case "mid-stall":
                 return await self._silence()
-            case "bad-chunk":
-                await self._peer.write(b"not a size\r\n" + next(planned).payload + b"\r\n")
-                return await self._silence()
-            case "chunk-extension-flood":
-                body.extension = EXTENSION
             case "error":
                 await body.put(self._script.rendered(self._script.error_step()))
             case "half-event":
@@ -302,22 +275,10 @@ class Answer:
                 await body.put(closing)
         return None
 
-    async def _long(self, body: Body, opening: bytes, filling: bytes) -> None:
+    async def _long(self, body: Sink, opening: bytes, filling: bytes) -> None:
         await body.put(opening)
         left = self._simulation.total
         while left > 0:
             await body.put(filling * min(STEP, left))
             left -= STEP
             await asyncio.sleep(0)
-
-    async def _end(self, body: Body) -> None:
-        match self._lie:
-            case "trailers":
-                await body.end(trailers=TRAILERS)
-            case "after-end" | "long":
-                await body.end(surplus=SURPLUS)
-            case "hold-open":
-                await body.end(last_chunk=False)
-                await self._silence()
-            case _:
-                await body.end()

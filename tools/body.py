@@ -1,4 +1,4 @@
-"""A response as bytes: head, content coding, framing (RFC 9112, 6 and 7), cuts at random places."""
+"""An HTTP/1.1 response as bytes: head, content coding, framing (RFC 9112, 6 and 7), cuts at random places."""
 
 from __future__ import annotations
 
