@@ -31,6 +31,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_blocked_at",
+        "_closing",
         "_resumed",
         "_stall",
         "_stall_mark",
@@ -49,6 +50,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, None)
         self._write: Callable[[bytes], None] = nowhere
         self._blocked_at = 0.0
+        self._closing = False
         self._stall_mark = (0, 0, 0)
         self._resumed = 0
 
@@ -128,6 +130,16 @@ class Connection(asyncio.Protocol):
         self._receive(nowhere)
         self._left(error)
 
+    def eof_received(self) -> None:
+        # An end that comes behind our own changes nothing; and uvloop, which looks for it as it closes over TLS, does
+        # not bear to be told to abort.
+        if not self._closing:
+            self._ended()
+
+    def _ended(self) -> None:
+        """The peer has ended its side."""
+        raise NotImplementedError
+
     def _left(self, error: Exception | None) -> None:
         """The connection is gone; nothing may be sent on it."""
         raise NotImplementedError
@@ -139,6 +151,7 @@ class Connection(asyncio.Protocol):
     def _close(self) -> None:
         """Close when what was written has been taken. A peer that takes nothing is cut off after the stall limit."""
         if not self.closed:
+            self._closing = True
             self._receive(nowhere)
             self._transport.close()
 

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from relay.net.connection import LINGER_BYTES, LINGER_TIME, Connection
+from relay.net.connection import LINGER_BYTES, LINGER_TIME, Connection, nowhere
 from relay.net.timers import Alarm, Wheel
 from relay.wire import frames
 from relay.wire.head import Headers
@@ -223,6 +223,7 @@ class Connection2(Connection):
         if self._transport.can_write_eof() and not self._blocked_at:
             self._receive(self._discard)
             self._transport.write_eof()
+            self._write = nowhere
             Alarm(self._wheel, LINGER_TIME, self._cut)
         else:
             self._close()

@@ -99,7 +99,7 @@ class Downstream1(Connection1):
     def data_received(self, data: bytes) -> None:
         self._state(data)
 
-    def eof_received(self) -> None:
+    def _ended(self) -> None:
         # A half-closed connection counts as left (a reader that will not read cannot be told from it).
         self._give_up(ClientLeft("the client closed the connection"))
         self._cut()

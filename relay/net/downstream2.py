@@ -58,7 +58,7 @@ class Downstream2(Connection2):
         self.engine.greet(self._service.limits.streams)
         self._wheel.watch(self, self._opened_at + self._look)
 
-    def eof_received(self) -> None:
+    def _ended(self) -> None:
         # A half-closed connection counts as left (a reader that will not read cannot be told from it).
         self._lose(ClientLeft("the client closed the connection"))
         self._cut()
@@ -120,7 +120,7 @@ class Downstream2(Connection2):
 
     def drain(self) -> None:
         """No further request: close when the answers that are under way have gone."""
-        if self._parting:
+        if self._parting or self.engine.over:
             return
         self._parting = 1
         self._parting_at = self._wheel.now
@@ -148,6 +148,8 @@ class Downstream2(Connection2):
         return min(_LOOK, limits.head / 4, limits.body_idle / 4, limits.stall / 4, limits.keep_alive / 4)
 
     def due(self, now: float) -> float:
+        if self.engine.over:
+            return 0  # it lingers, and that has an end of its own
         limits = self._service.limits
         if self._stalled_for(now) >= self._stall:
             self._lose(ClientStalled(f"the client took no byte for {self._stall:g} s"))
@@ -155,7 +157,9 @@ class Downstream2(Connection2):
             return 0
         since = self.engine.head_since if self.engine.greeted else self._opened_at
         if since is not None and now - since >= limits.head and not self._is_idle:
-            self.broke(frames.ENHANCE_YOUR_CALM, f"the header section was not complete after {limits.head:g} s")
+            self.engine.give_up(
+                frames.ENHANCE_YOUR_CALM, f"the header section was not complete after {limits.head:g} s"
+            )
             return 0
         if self._parting == 1 and now - self._parting_at >= _PARTING_TIME:
             self._name_last()

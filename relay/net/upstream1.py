@@ -230,7 +230,7 @@ class Upstream1(Connection1):
     def body_failed(self, error: RemoteProtocolError) -> None:
         self._fail(UpstreamInvalid(f"the provider's answer is invalid: {error.message}"))
 
-    def eof_received(self) -> None:
+    def _ended(self) -> None:
         # The end of a body that lasts until the connection's; of anything else it is a cut (connection_lost).
         if self._body is not None and isinstance(self._body, ConnectionBody):
             self._body.eof()

@@ -34,6 +34,8 @@ from relay.wire.head import INFORMATIONAL_LIMIT, Framing, Headers
 
 _LIVENESS_PING = b"relay up"
 _LOOK = 5.0
+# A connection has only so many stream identifiers (RFC 9113, 5.1.1); it is given up before they run out.
+_LAST_STREAM = frames.STREAM_ID_LIMIT - 100_000
 
 
 class Home2(Protocol):
@@ -103,8 +105,12 @@ class Upstream2(Connection2):
     def room(self) -> int:
         if not self.takes or not self.greeted:
             return 0
-        theirs = self.engine.h2.remote_settings.max_concurrent_streams
-        return max(min(self._limit, theirs) - self._placed, 0)
+        return max(min(self._limit, self.theirs) - self._placed, 0)
+
+    @property
+    def theirs(self) -> int:
+        """How many streams the provider takes at once."""
+        return int(self.engine.h2.remote_settings.max_concurrent_streams)
 
     @property
     def takes(self) -> bool:
@@ -134,6 +140,8 @@ class Upstream2(Connection2):
 
     def _stream_left(self) -> None:
         self.served += 1
+        if self.engine.h2.highest_outbound_stream_id > _LAST_STREAM:
+            self.retire()
 
     def retire(self) -> None:
         """Take no further requests; close when those under way have ended."""
@@ -188,7 +196,7 @@ class Upstream2(Connection2):
 
     # Ends
 
-    def eof_received(self) -> None:
+    def _ended(self) -> None:
         self._cut()
 
     def _left(self, error: Exception | None) -> None:
@@ -212,6 +220,8 @@ class Upstream2(Connection2):
         return min(_LOOK, *(limit / 4 for limit in limits))
 
     def due(self, now: float) -> float:
+        if self.engine.over:
+            return 0  # it lingers, and that has an end of its own
         if self._stalled_for(now) >= self._stall:
             self._lose(UpstreamTimeout(f"the provider took no byte for {self._stall:g} s"))
             self._cut()
@@ -263,7 +273,7 @@ class ProviderStream(Stream2):
         self._asker = asker
         self._method = method
         self._asked_at = connection.now
-        if not connection.takes:
+        if not connection.takes or len(connection.open_streams) >= connection.theirs:
             self.lost(UpstreamRefused("the provider's connection ended before the request was sent"))
             return
         self.stream_id = engine.h2.get_next_available_stream_id()

@@ -76,7 +76,7 @@ def parse_request(fields: Headers, *, ended: bool) -> RequestHead:
     return RequestHead(
         method=method,
         target=target,
-        headers=[(b"host", authority), *headers],
+        headers=[(b"host", authority), *_joined_cookies(headers)],
         framing=EMPTY if ended else CHUNKED if length is None else Framing(length=length),
         version=b"2",
         keep_alive=True,
@@ -152,6 +152,14 @@ def _authority(pseudo: dict[bytes, bytes], headers: Headers) -> bytes:
     if len(hosts) > 1 or not named or len({name.lower() for name in named}) > 1 or not is_authority(named[0]):
         raise Malformed("not one authority, or one that is malformed")
     return named[-1]
+
+
+def _joined_cookies(headers: Headers) -> Headers:
+    """Section 8.2.3: HTTP/2 may split a cookie into several fields; to everybody else it is one."""
+    crumbs = [value for name, value in headers if name == b"cookie"]
+    if len(crumbs) < 2:
+        return headers
+    return [field for field in headers if field[0] != b"cookie"] + [(b"cookie", b"; ".join(crumbs))]
 
 
 def _length(headers: Headers) -> int | None:

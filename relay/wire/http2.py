@@ -26,8 +26,9 @@ from relay.wire.listener2 import Broken, Listener, Stream
 from relay.wire.state2 import LIST_LIMIT, State
 
 _TABLE_LIMIT = 4096
-# Heads cost a hundred times what a DATA frame does: so many in one call, then it is the turn of others.
+# Then it is the turn of other connections. Heads cost a hundred times what a DATA frame does.
 HEADS_A_TURN = 32
+_A_TURN = range(1024)
 _KNOWN_SETTINGS = frozenset(range(frames.HEADER_TABLE_SIZE, frames.MAX_HEADER_LIST_SIZE + 1))
 
 _unpack = frames.HEADER.unpack_from
@@ -120,15 +121,19 @@ class Engine(State):
         The hot path: DATA that follows DATA of the same stream is joined, so that one read is one `feed` per stream.
         """
         self.heard = self._clock.now
-        if self._rest:
+        rested = bool(self._rest)
+        if rested:
             data = self._rest + data
             self._rest = b""
         streams = self.streams if self._block is None else _NO_STREAMS
         at, end = 0, len(data)
         taker: Stream | None = None
         pieces: list[bytes] = []
+        crowded = False
         try:
-            while end - at >= 9:
+            for _ in _A_TURN:
+                if end - at < 9:
+                    break
                 high, low, kind, flags, stream_id = _unpack(data, at)
                 length = high << 8 | low
                 after = at + 9 + length
@@ -159,33 +164,32 @@ class Engine(State):
                     taker = None
                 if length > _FRAME_LIMIT:
                     raise Broken(frames.FRAME_SIZE_ERROR, "a frame is longer than may be")
-                if after > end or self._over or self._heads >= HEADS_A_TURN:
+                if after > end or self._over:
+                    break
+                if self._heads >= HEADS_A_TURN:
+                    crowded = True
                     break
                 self._frame(kind, flags, stream_id & frames.STREAM_ID_LIMIT, data[at + 9 : after])
                 streams = self.streams if self._block is None else _NO_STREAMS
                 at = after
+            else:
+                crowded = at < end
             if taker is not None:
                 taker.feed(pieces[0] if len(pieces) == 1 else b"".join(pieces))
                 if taker.unacked > self._half:
                     self.top_up(taker)
             if self._unacked > self._connection_half:
                 self._top_up_connection()
-            if at < end or self._heads:
-                self._leave(data, at)
+            self._heads = 0
+            if at < end and not self._over:
+                # What of a read is not yet a frame, or more than one turn takes, waits.
+                self._rest = data[at:]
+                if at or not rested:
+                    self._rest_since = self.heard
+                if crowded:
+                    self._listener.crowded()
         except Broken as error:
-            self._break(error)
-
-    def _leave(self, data: bytes, at: int) -> None:
-        """What of a read is not yet a frame, or more heads than one turn takes, waits."""
-        if self._over:
-            return
-        self._rest = data[at:]
-        if at:
-            self._rest_since = self.heard
-        crowded = self._heads >= HEADS_A_TURN and at < len(data)
-        self._heads = 0
-        if crowded:
-            self._listener.crowded()
+            self.give_up(error.code, error.message)
 
     def top_up(self, stream: Stream) -> None:
         """Open a stream's window again, unless it is paused; a peer that did not keep to it has its stream reset."""
@@ -262,7 +266,7 @@ class Engine(State):
         if body:
             stream.feed(body)
         elif not flags & frames.END_STREAM:
-            self._count_empty()
+            self._count_empty(len(payload))
         if self.streams.get(stream_id) is not stream:
             return  # it was given up in the meantime
         if flags & frames.END_STREAM:
@@ -274,9 +278,9 @@ class Engine(State):
         elif stream.unacked > self._half:
             self.top_up(stream)
 
-    def _count_empty(self) -> None:
-        # Whatever DATA has a byte in it changes `_unacked`.
-        self._empties = self._empties + 1 if self._empty_at == self._unacked else 1
+    def _count_empty(self, padding: int) -> None:
+        # Whatever DATA has a byte in it changes `_unacked`, as does the padding of this one.
+        self._empties = self._empties + 1 if self._empty_at == self._unacked - padding else 1
         self._empty_at = self._unacked
         if self._empties > flood.EMPTY_IN_A_ROW:
             raise Broken(frames.ENHANCE_YOUR_CALM, "too many empty DATA frames")
@@ -391,7 +395,9 @@ class Engine(State):
         super().end_connection()
         self._rest = b""
 
-    def _break(self, error: Broken) -> None:
-        self.goaway(self.h2.highest_inbound_stream_id, error.code)
-        self.end_connection()
-        self._listener.broke(error.code, error.message)
+    def give_up(self, code: int, message: str) -> None:
+        """End the connection for a mistake of the peer's: with GOAWAY, and once."""
+        if not self._over:
+            self.goaway(self.h2.highest_inbound_stream_id, code)
+            self.end_connection()
+            self._listener.broke(code, message)

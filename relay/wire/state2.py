@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import hpack
 from h2.config import H2Configuration
-from h2.connection import H2Connection
+from h2.connection import AllowedStreamIDs, H2Connection
 from h2.events import (
     Event,
     InformationalResponseReceived,
@@ -39,6 +39,13 @@ _RESET_KNOWN = 256
 class _H2(H2Connection):
     # As many closed streams as may be asked about; its own 65,536 cost 6.6 MB.
     MAX_CLOSED_STREAMS = _RESET_KNOWN
+
+    def _begin_new_stream(self, stream_id: int, allowed_ids: AllowedStreamIDs) -> H2Stream:
+        # It counts a body's length by itself, and takes a wrong one for a mistake in the connection; so it is told
+        # that there is no body. heads2.py and stream2.py count.
+        stream = super()._begin_new_stream(stream_id, allowed_ids)
+        stream.request_method = b"HEAD"
+        return stream
 
 
 class State:
@@ -83,13 +90,16 @@ class State:
                 client_side=self._client,
                 header_encoding=None,
                 validate_inbound_headers=False,
+                normalize_inbound_headers=False,
                 validate_outbound_headers=False,
                 normalize_outbound_headers=False,
             )
         )
         # Initial values bind at once, not only after the peer's ACK. h2 closes the connection of a peer that opens
-        # one stream too many, so it is told of twice as many, and the listener refuses the rest.
-        own = {SettingCodes.MAX_CONCURRENT_STREAMS: 2 * streams, SettingCodes.ENABLE_PUSH: 0}
+        # one stream too many, so it is told of twice as many, and the listener refuses the rest. A server opens none,
+        # but for h2 each head counts that comes for a stream which it has forgotten.
+        known = frames.STREAM_ID_LIMIT if self._client else 2 * streams
+        own = {SettingCodes.MAX_CONCURRENT_STREAMS: known, SettingCodes.ENABLE_PUSH: 0}
         h2.local_settings = Settings(client=self._client, initial_values=own)
         h2.decoder.max_header_list_size = LIST_LIMIT
         # What it would say at the start is said in `greet`.
@@ -157,7 +167,9 @@ class State:
         `outbound_flow_control_window` is to be kept up by whoever sends DATA on it."""
         self.h2.send_headers(stream_id, fields, end_stream=end)
         self.emit(self.h2.data_to_send())
-        return self.h2.streams[stream_id]
+        stream = self.h2.streams[stream_id]
+        stream.request_method = b"HEAD"  # see _H2
+        return stream
 
     def send_end(self, stream_id: int) -> None:
         """End our side of a stream with an empty DATA frame."""
@@ -184,6 +196,11 @@ class State:
         """Say which streams may still be answered; h2 is not told, because it would stop."""
         if not self._over:
             self.emit(frames.goaway(last_stream_id, code))
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is listened to."""
+        return self._over
 
     def end_connection(self) -> None:
         """Nothing more is listened to."""
