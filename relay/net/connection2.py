@@ -19,6 +19,7 @@ from relay.net.timers import Alarm, Wheel
 from relay.wire import frames
 from relay.wire.head import Headers
 from relay.wire.http2 import Engine
+from relay.wire.state2 import LATE_RESETS
 
 if TYPE_CHECKING:
     from relay.net.stream2 import Stream2
@@ -30,6 +31,8 @@ CONNECTION_WINDOW = 1024 * 1024
 # where only the peer's own questions can have made them.
 WRITE_FRAMES = 64
 _WAITING_FRAMES = 1000
+# How long after its last DATA a stream is reset that could not be ended (seconds): long enough to be read by itself.
+_RESET_DELAY = 0.05
 
 
 class Connection2(Connection):
@@ -38,6 +41,7 @@ class Connection2(Connection):
 
     __slots__ = (
         "_hungry",
+        "_late",
         "_lingered",
         "_loop",
         "_serving",
@@ -56,6 +60,7 @@ class Connection2(Connection):
         self.open_streams: dict[int, Stream2] = {}
         self._hungry: dict[Stream2, None] = {}
         self._serving = False
+        self._late: list[tuple[int, int]] = []
         self._lingered = 0
         self.engine = Engine(
             self,
@@ -156,6 +161,21 @@ class Connection2(Connection):
         """A stream has ended."""
         raise NotImplementedError
 
+    def reset_late(self, stream_id: int, code: int) -> None:
+        """Reset a stream that is through for us, in a write of its own: some clients (curl's nghttp2) throw away what
+        came in the same read as a reset, and with it the answer, or the event that says why it ends."""
+        self.engine.swallow(stream_id)
+        if len(self._late) >= LATE_RESETS:
+            self._reset_now()
+        if not self._late:
+            Alarm(self._wheel, _RESET_DELAY, self._reset_now)
+        self._late.append((stream_id, code))
+
+    def _reset_now(self) -> None:
+        for stream_id, code in self._late:
+            self.engine.reset(stream_id, code)
+        self._late.clear()
+
     # What the engine tells (relay.wire.http2.Listener)
 
     def head_came(self, stream_id: int, fields: Headers, ended: bool) -> None:
@@ -216,6 +236,7 @@ class Connection2(Connection):
     def _linger(self) -> None:
         """Close our side, and read on for a moment: bytes that meet a closed socket make the kernel send a RST, and
         that can cost the peer our last frames."""
+        self._reset_now()
         self.engine.end_connection()
         if self.closed or self.data_received == self._discard:
             return

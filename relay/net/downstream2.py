@@ -259,11 +259,11 @@ class ClientStream(Stream2):
             engine.send_end(self.stream_id)
         if not self._whole:
             # RFC 9113, 8.1: the rest of the request is not wanted.
-            engine.reset(self.stream_id, frames.NO_ERROR)
+            self.connection.reset_late(self.stream_id, frames.NO_ERROR)
         self._delivered()
 
     def abort(self) -> None:
-        self.connection.engine.reset(self.stream_id, frames.INTERNAL_ERROR)
+        self.connection.reset_late(self.stream_id, frames.INTERNAL_ERROR)
         self._delivered()
 
     def _delivered(self) -> None:
@@ -304,7 +304,7 @@ class ClientStream(Stream2):
             self._held_at = now
         elif exchange is not None and not self._whole and not exchange.done:
             # Of a frame that is not yet whole, the exchange knows nothing.
-            heard = connection.engine.heard if connection.engine.partial else 0.0
-            active = max(exchange.body.active, self._held_at, heard)
+            partial_at = connection.engine.partial_at if connection.engine.partial else 0.0
+            active = max(exchange.body.active, self._held_at, partial_at)
             if now - active >= limits.body_idle:
                 exchange.stop(RequestTimeout(f"no byte of the body came for {limits.body_idle:g} s"))

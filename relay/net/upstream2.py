@@ -57,6 +57,7 @@ class Upstream2(Connection2):
 
     __slots__ = (
         "_going",
+        "_heard_at",
         "_home",
         "_limit",
         "_most",
@@ -64,6 +65,7 @@ class Upstream2(Connection2):
         "_pinged_at",
         "_placed",
         "_pong",
+        "_reads",
         "greeted",
         "idle_since",
         "idle_time",
@@ -81,7 +83,8 @@ class Upstream2(Connection2):
         self._limit = self._most = streams
         self._ping = ping
         self._pong = pong
-        self._pinged_at = 0.0
+        self._pinged_at = self._heard_at = 0.0
+        self._reads = 0
         self._placed = 0
         self._going = False
         self.greeted = False
@@ -230,14 +233,16 @@ class Upstream2(Connection2):
             if now - self.idle_since >= self.idle_time:
                 self.retire()
                 return 0
-        elif self._pinged_at and self.engine.heard >= self._pinged_at:
+        elif self.engine.reads != self._reads:
+            self._reads = self.engine.reads
+            self._heard_at = now
             self._pinged_at = 0.0
         elif self._pinged_at:
             if now - self._pinged_at >= self._pong:
                 self._lose(UpstreamTimeout(f"the provider did not answer a PING in {self._pong:g} s"))
                 self._cut()
                 return 0
-        elif self._ping and now - self.engine.heard >= self._ping:
+        elif self._ping and now - self._heard_at >= self._ping:
             self._pinged_at = now
             self.engine.emit(frames.ping(_LIVENESS_PING))
         for stream in list(self.open_streams.values()):
@@ -250,7 +255,16 @@ class Upstream2(Connection2):
 class ProviderStream(Stream2):
     """One request, the sink of its body, and its answer (relay.net.service.Call)."""
 
-    __slots__ = ("_asked_at", "_asker", "_here", "_informational", "_method", "_sent_whole", "_transfer")
+    __slots__ = (
+        "_asked_after",
+        "_asked_at",
+        "_asker",
+        "_here",
+        "_informational",
+        "_method",
+        "_sent_whole",
+        "_transfer",
+    )
 
     connection: Upstream2
 
@@ -260,6 +274,7 @@ class ProviderStream(Stream2):
         self._transfer: Receiver | None = None
         self._method = b""
         self._asked_at = 0.0
+        self._asked_after = 0
         self._informational = 0
         self._sent_whole = False
         self._here = True
@@ -273,6 +288,7 @@ class ProviderStream(Stream2):
         self._asker = asker
         self._method = method
         self._asked_at = connection.now
+        self._asked_after = engine.reads
         if not connection.takes or len(connection.open_streams) >= connection.theirs:
             self.lost(UpstreamRefused("the provider's connection ended before the request was sent"))
             return
@@ -380,7 +396,7 @@ class ProviderStream(Stream2):
         connection = self.connection
         return (
             connection.served > 0
-            and connection.engine.heard < self._asked_at
+            and connection.engine.reads == self._asked_after
             and connection.now - self._asked_at < STALE_WINDOW
         )
 

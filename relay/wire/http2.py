@@ -36,11 +36,26 @@ _FRAME_LIMIT = frames.FRAME_LIMIT
 _NO_STREAMS: dict[int, Stream] = {}  # while a header block is open, no other frame may come
 
 
+class _Unwanted:
+    """Takes the DATA of a stream that will soon be reset."""
+
+    __slots__ = ("paused", "stream_id", "unacked")
+
+    def __init__(self, stream_id: int) -> None:
+        self.stream_id = stream_id
+        self.unacked = 0
+        self.paused = True
+
+    def feed(self, payload: bytes) -> None:
+        """It is not wanted."""
+
+
 class Engine(State):
     """`window` and `connection_window`: bytes that the peer may send ahead. `streams`: how many it may have open
     (server), told to it; the listener refuses the ones above. `emit` takes frames to be sent.
 
-    `data_sent`: about how many DATA frames we have sent. `heard`: when the peer's last bytes came, by the clock.
+    `data_sent`: about how many DATA frames we have sent. `reads`: how often bytes have come. `partial_at`:
+    when the last of a frame that is not yet whole came, by the clock.
     `greeted`: its settings have come."""
 
     __slots__ = (
@@ -59,7 +74,8 @@ class Engine(State):
         "_window",
         "data_sent",
         "greeted",
-        "heard",
+        "partial_at",
+        "reads",
     )
 
     def __init__(
@@ -80,7 +96,8 @@ class Engine(State):
         self._connection_half = connection_window // 2
         self._unacked = 0
         self._rest = b""
-        self._rest_since = self.heard = clock.now
+        self._rest_since = self.partial_at = clock.now
+        self.reads = 0
         self._block: Block | None = None
         self.greeted = False
         self._heads = 0
@@ -120,7 +137,7 @@ class Engine(State):
 
         The hot path: DATA that follows DATA of the same stream is joined, so that one read is one `feed` per stream.
         """
-        self.heard = self._clock.now
+        self.reads += 1
         rested = bool(self._rest)
         if rested:
             data = self._rest + data
@@ -184,8 +201,9 @@ class Engine(State):
             if at < end and not self._over:
                 # What of a read is not yet a frame, or more than one turn takes, waits.
                 self._rest = data[at:]
+                self.partial_at = self._clock.now
                 if at or not rested:
-                    self._rest_since = self.heard
+                    self._rest_since = self.partial_at
                 if crowded:
                     self._listener.crowded()
         except Broken as error:
@@ -304,7 +322,7 @@ class Engine(State):
 
     def _headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         self._heads += 1
-        self._take_block(Block(flags, stream_id, payload, self.heard))
+        self._take_block(Block(flags, stream_id, payload, self._clock.now))
 
     def _continuation(self, flags: int, payload: bytes) -> None:
         block = self._block
@@ -394,6 +412,11 @@ class Engine(State):
     def end_connection(self) -> None:
         super().end_connection()
         self._rest = b""
+
+    def swallow(self, stream_id: int) -> None:
+        """Nobody wants the rest of a peer's message; it may send what its window still allows."""
+        if stream_id in self.streams:
+            self.streams[stream_id] = _Unwanted(stream_id)
 
     def give_up(self, code: int, message: str) -> None:
         """End the connection for a mistake of the peer's: with GOAWAY, and once."""

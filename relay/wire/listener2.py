@@ -12,10 +12,13 @@ class Stream(Protocol):
     """The half of a stream that takes DATA. `unacked`: bytes by which its window is smaller than at its start; the
     window is opened again by so many while `paused` is false."""
 
-    feed: Callable[[bytes], None]
     unacked: int
     paused: bool
     stream_id: int
+
+    @property
+    def feed(self) -> Callable[[bytes], None]:
+        """Takes the DATA of one read."""
 
 
 class Listener(Protocol):

@@ -36,6 +36,10 @@ LIST_LIMIT = 32 * 1024
 _RESET_KNOWN = 256
 
 
+# Streams that are through but for their reset may be so many more (connection2.py).
+LATE_RESETS = 32
+
+
 class _H2(H2Connection):
     # As many closed streams as may be asked about; its own 65,536 cost 6.6 MB.
     MAX_CLOSED_STREAMS = _RESET_KNOWN
@@ -96,9 +100,9 @@ class State:
             )
         )
         # Initial values bind at once, not only after the peer's ACK. h2 closes the connection of a peer that opens
-        # one stream too many, so it is told of twice as many, and the listener refuses the rest. A server opens none,
+        # one stream too many, so it is told of more, and the listener refuses the rest. A server opens none,
         # but for h2 each head counts that comes for a stream which it has forgotten.
-        known = frames.STREAM_ID_LIMIT if self._client else 2 * streams
+        known = frames.STREAM_ID_LIMIT if self._client else 2 * streams + 2 * LATE_RESETS
         own = {SettingCodes.MAX_CONCURRENT_STREAMS: known, SettingCodes.ENABLE_PUSH: 0}
         h2.local_settings = Settings(client=self._client, initial_values=own)
         h2.decoder.max_header_list_size = LIST_LIMIT
