@@ -46,7 +46,8 @@ class Certificate:
         try:
             return str(ipaddress.ip_address(host)) in self._addresses
         except ValueError:
-            return host in self._names or f"*.{host.partition('.')[2]}" in self._names
+            label, _, parent = host.partition(".")
+            return host in self._names or (bool(label) and f"*.{parent}" in self._names)
 
 
 def _context() -> ssl.SSLContext:

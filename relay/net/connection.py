@@ -14,7 +14,7 @@ import termios
 from collections.abc import Callable
 from typing import cast
 
-from relay.net.timers import Wheel
+from relay.net.timers import Alarm, Wheel
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 # A stuck socket is looked at so often (seconds). Its end may come later by two of these: one until it is seen that it
@@ -154,6 +154,16 @@ class Connection(asyncio.Protocol):
             self._closing = True
             self._receive(nowhere)
             self._transport.close()
+            if self._transport.get_extra_info("ssl_object") is not None:
+                Alarm(self._wheel, LINGER_TIME, self._cut_when_taken)
+
+    def _cut_when_taken(self) -> None:
+        """Over TLS a close waits for the peer's, which a peer that does not read never sends."""
+        if not self.closed:
+            if self._transport.get_write_buffer_size():
+                Alarm(self._wheel, LINGER_TIME, self._cut_when_taken)
+            else:
+                self._cut()
 
     def _cut(self) -> None:
         """Close now. What the socket has not taken is lost."""

@@ -131,6 +131,7 @@ class Dialer:
                 ssl=origin.tls,
                 server_hostname=origin.host,
                 ssl_handshake_timeout=limits.connect,
+                ssl_shutdown_timeout=limits.stall,
             )
         connection = chooser.chosen
         if isinstance(connection, Upstream2):

@@ -183,9 +183,10 @@ class Pool:
         room = connection.room
         if not room:
             del self._roomy[connection]
+        few = self.limits.streams // _AHEAD
         if (
-            room < self.limits.streams // _AHEAD
-            and len(self._roomy) <= 1
+            room < few
+            and sum(shared.room for shared in self._roomy) < few
             and not self._connecting
             and self.open < self.limits.connections
         ):

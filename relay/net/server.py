@@ -85,6 +85,7 @@ class Server:
                 backlog=_BACKLOG,
                 ssl=None if certificate is None else certificate.context,
                 ssl_handshake_timeout=None if certificate is None else self.limits.head,
+                ssl_shutdown_timeout=None if certificate is None else self.limits.stall,
             )
             self._listening.append(server)
             bound.append(Address(address.host, listener.getsockname()[1]))

@@ -34,6 +34,8 @@ from relay.wire.head import INFORMATIONAL_LIMIT, Framing, Headers
 
 _LIVENESS_PING = b"relay up"
 _LOOK = 5.0
+# So long (seconds) nothing may come for a request before giving it up says something about its connection.
+_UNHEARD_TIME = 0.25
 # A connection has only so many stream identifiers (RFC 9113, 5.1.1); it is given up before they run out.
 _LAST_STREAM = frames.STREAM_ID_LIMIT - 100_000
 
@@ -315,6 +317,8 @@ class ProviderStream(Stream2):
 
     def cancel(self) -> None:
         if self._here:
+            if self._is_unheard:
+                self.connection.retire()
             self._asker = self._transfer = None
             if self.stream_id:
                 self.connection.engine.reset(self.stream_id, frames.CANCEL)
@@ -388,6 +392,16 @@ class ProviderStream(Stream2):
             if isinstance(error, (UpstreamClosed, UpstreamRefused)):
                 error = UpstreamCut("the provider's connection ended in the middle of its answer")
             transfer.fail(error)
+
+    @property
+    def _is_unheard(self) -> bool:
+        """Whether a request is given up for which nothing at all came, or nothing that was whole: the next one had
+        better have another connection."""
+        engine, now = self.connection.engine, self.connection.now
+        if self._asker is None or now - self._asked_at < _UNHEARD_TIME:
+            return False
+        head_since = engine.head_since
+        return engine.reads == self._asked_after or (head_since is not None and now - head_since >= _UNHEARD_TIME)
 
     @property
     def _untouched(self) -> bool:

@@ -57,12 +57,17 @@ class Block:
         self.whole = bool(flags & frames.END_HEADERS)
 
     @property
-    def payload(self) -> bytes:
-        """Of one HEADERS frame with the whole block, without padding. Raises Broken."""
+    def fields(self) -> bytes:
+        """The whole block, compressed. Raises Broken."""
         fields = b"".join(self._fragments)
         if _size_updates(fields) > _SIZE_UPDATES:
             raise Broken(frames.COMPRESSION_ERROR, "too many changes of the header table's size")
-        return self._priority + fields
+        return fields
+
+    @property
+    def payload(self) -> bytes:
+        """Of one HEADERS frame with the whole block, without padding. Raises Broken."""
+        return self._priority + self.fields
 
 
 def _size_updates(block: bytes) -> int:

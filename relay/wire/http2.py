@@ -333,7 +333,10 @@ class Engine(State):
 
     def _take_block(self, block: Block) -> None:
         self._block = None if block.whole else block
-        if block.whole:
+        if block.whole and block.stream_id in self._reset:
+            self._decode(block.fields)
+            self._charge_reset()
+        elif block.whole:
             self._tell(frames.HEADERS, block.flags | frames.END_HEADERS, block.stream_id, block.payload)
 
     # What concerns the connection

@@ -33,7 +33,7 @@ from relay.wire.listener2 import Broken, Listener, Stream
 # A list of fields (bytes, as RFC 9113, 6.5.2 counts them).
 LIST_LIMIT = 32 * 1024
 # Streams that we reset: what was under way on them is not the peer's mistake. So many of the latest are known.
-_RESET_KNOWN = 256
+_RESET_KNOWN = 1024
 
 
 # Streams that are through but for their reset may be so many more (connection2.py).
@@ -42,7 +42,7 @@ LATE_RESETS = 32
 
 class _H2(H2Connection):
     # As many closed streams as may be asked about; its own 65,536 cost 6.6 MB.
-    MAX_CLOSED_STREAMS = _RESET_KNOWN
+    MAX_CLOSED_STREAMS = 256
 
     def _begin_new_stream(self, stream_id: int, allowed_ids: AllowedStreamIDs) -> H2Stream:
         # It counts a body's length by itself, and takes a wrong one for a mistake in the connection; so it is told
@@ -134,6 +134,14 @@ class State:
                 self._charge_reset()
         for event in events:
             self._hear(event)
+
+    def _decode(self, fields: bytes) -> None:
+        """A head that was under way as we reset its stream: it concerns nobody, but the compression has to know it. (h2
+        would answer with a second reset, and after a while with the connection's end.)"""
+        try:
+            self.h2.decoder.decode(fields, raw=True)
+        except hpack.HPACKError:
+            raise Broken(frames.COMPRESSION_ERROR, "a header block cannot be decoded") from None
 
     def _hear(self, event: Event) -> None:
         listener = self._listener
