@@ -183,6 +183,14 @@ class Relay(Program):
         else:
             command += ["-c", str(config)]
         super().__init__(command, r"relay listening on http://127\.0\.0\.1:(\d+)", env)
+        self._secure_port = 0
+
+    @property
+    def secure_address(self) -> tuple[str, int]:
+        """Where it listens for TLS; its configuration must say so (`listen_tls`)."""
+        if not self._secure_port:
+            self._secure_port = int(self.wait_for(r"relay listening on https://127\.0\.0\.1:(\d+)")[1])
+        return ("127.0.0.1", self._secure_port)
 
 
 def config_text(
@@ -227,12 +235,16 @@ class Answer:
 class Client:
     """A raw HTTP/1.1 client over one socket: what it sends is exactly what a test says."""
 
-    def __init__(self, address: tuple[str, int], *, receive_buffer: int | None = None) -> None:
+    def __init__(
+        self, address: tuple[str, int], *, receive_buffer: int | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(PATIENCE)
         self.socket.connect(address)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
         self.buffer = b""
 
     def __enter__(self) -> Self:

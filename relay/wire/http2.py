@@ -321,6 +321,8 @@ class Engine(State):
     # Heads
 
     def _headers(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if self._client and self._is_idle(stream_id):
+            raise Broken(frames.PROTOCOL_ERROR, "HEADERS for a stream that we have not opened")
         self._heads += 1
         self._take_block(Block(flags, stream_id, payload, self._clock.now))
 
