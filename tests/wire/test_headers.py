@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from relay.wire import headers
-from relay.wire.headers import Credential
 from relay.wire.head import EMPTY, Headers, RequestHead, ResponseHead
+from relay.wire.headers import Credential
 from relay.wire.http1 import parse_request, parse_response
 
 KEY = Credential(b"authorization", b"Bearer sk-ours")
