@@ -26,9 +26,12 @@ from relay.wire.listener2 import Broken, Listener, Stream
 from relay.wire.state2 import LIST_LIMIT, State
 
 _TABLE_LIMIT = 4096
-# Then it is the turn of other connections. Heads cost a hundred times what a DATA frame does.
-HEADS_A_TURN = 32
+# Then it is the turn of other connections: so many frames, and of those that are not plain DATA fewer. A head costs as
+# much as several of them, and a request behind it much more.
 _A_TURN = range(1024)
+_WORK_A_TURN = 256
+_HEAD_WORK = 7
+HEADS_A_TURN = _WORK_A_TURN // (_HEAD_WORK + 1)
 _KNOWN_SETTINGS = frozenset(range(frames.HEADER_TABLE_SIZE, frames.MAX_HEADER_LIST_SIZE + 1))
 
 _unpack = frames.HEADER.unpack_from
@@ -65,10 +68,10 @@ class Engine(State):
         "_empties",
         "_empty_at",
         "_half",
-        "_heads",
         "_priorities",
         "_rest",
         "_rest_since",
+        "_spent",
         "_unacked",
         "_updates",
         "_window",
@@ -100,7 +103,7 @@ class Engine(State):
         self.reads = 0
         self._block: Block | None = None
         self.greeted = False
-        self._heads = 0
+        self._spent = 0
         self._empties = self._empty_at = 0
         self._priorities = self._updates = 0
         self.data_sent = 0
@@ -183,9 +186,10 @@ class Engine(State):
                     raise Broken(frames.FRAME_SIZE_ERROR, "a frame is longer than may be")
                 if after > end or self._over:
                     break
-                if self._heads >= HEADS_A_TURN:
+                if self._spent >= _WORK_A_TURN:
                     crowded = True
                     break
+                self._spent += 1
                 self._frame(kind, flags, stream_id & frames.STREAM_ID_LIMIT, data[at + 9 : after])
                 streams = self.streams if self._block is None else _NO_STREAMS
                 at = after
@@ -197,7 +201,7 @@ class Engine(State):
                     self.top_up(taker)
             if self._unacked > self._connection_half:
                 self._top_up_connection()
-            self._heads = 0
+            self._spent = 0
             if at < end and not self._over:
                 # What of a read is not yet a frame, or more than one turn takes, waits.
                 self._rest = data[at:]
@@ -323,7 +327,7 @@ class Engine(State):
     def _headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         if self._client and self._is_idle(stream_id):
             raise Broken(frames.PROTOCOL_ERROR, "HEADERS for a stream that we have not opened")
-        self._heads += 1
+        self._spent += _HEAD_WORK
         self._take_block(Block(flags, stream_id, payload, self._clock.now))
 
     def _continuation(self, flags: int, payload: bytes) -> None:

@@ -101,7 +101,7 @@ def test_what_is_refilled_by_time(role: str, name: str, together: bool) -> None:
 
 def test_answers_to_our_pings_are_not_counted() -> None:
     pair = Pair("server")
-    pair.take([frames.ping(bytes(8), ack=True) * 1000])
+    pair.take([frames.ping(bytes(8), ack=True) * 100] * 10)
     assert pair.told == [("pong", bytes(8))] * 1000
 
 
