@@ -34,7 +34,7 @@ imports: dev ## the floors: nobody imports upward
 	$(BIN)/lint-imports --no-logo
 
 tests: dev ## every test, over real sockets
-	$(BIN)/pytest
+	$(BIN)/pytest -n 4 --dist worksteal
 
 format: dev ## let ruff format the sources
 	$(BIN)/ruff check --fix .

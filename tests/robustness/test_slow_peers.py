@@ -217,7 +217,7 @@ def test_reader_that_takes_a_little_now_and_then_is_kept(make_relay: RelayMaker,
 
 
 def test_hundred_stuck_readers_change_nothing_for_a_healthy_one(make_relay: RelayMaker, counted: Provider) -> None:
-    relay = make_relay(timeouts="write = 3")
+    relay = make_relay(timeouts="write = 8")
     serves(relay.address)
     counted.reset()
     before = relay.resident()
