@@ -1,0 +1,80 @@
+"""The eight pairs. Session-wide, so that all tests of one run together, and its relays end before the next begins."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from tests.pairs.calls import Agent
+from tests.pairs.pair import ALL_PAIRS, Pair
+from tests.programs import Provider
+
+_NAMES = ("localhost", "relay.test")
+
+
+@pytest.fixture(scope="session")
+def pair_certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Self-signed, for the relay and the provider, and its key."""
+    folder = tmp_path_factory.mktemp("certificate")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "relay.test")])
+    now = datetime.datetime.now(datetime.UTC)
+    places = [*map(x509.DNSName, _NAMES), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=2))
+        .add_extension(x509.SubjectAlternativeName(places), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "certificate.pem", folder / "key.pem"
+    files[0].write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+    return files
+
+
+@pytest.fixture(scope="session")
+def secure_provider(pair_certificate: tuple[Path, Path]) -> Iterator[Provider]:
+    program = Provider("--tls-cert", str(pair_certificate[0]), "--tls-key", str(pair_certificate[1]))
+    yield program
+    assert program.stop() == 0
+
+
+@pytest.fixture(scope="session", params=ALL_PAIRS, ids=["-".join(pair) for pair in ALL_PAIRS])
+def _pair(
+    request: pytest.FixtureRequest, pair_certificate: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pair]:
+    versions, transport = request.param
+    provider: Provider = request.getfixturevalue("secure_provider" if transport == "tls" else "provider")
+    folder = tmp_path_factory.mktemp(f"pair-{versions}-{transport}")
+    made = Pair(versions[0], versions[2], transport == "tls", provider, pair_certificate, folder)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def pair(_pair: Pair) -> Iterator[Pair]:
+    """One of the eight pairs, its provider's counters at zero."""
+    _pair.counts.reset()
+    yield _pair
+    _pair.look()
+
+
+@pytest.fixture
+def agent(pair: Pair) -> Iterator[Agent]:
+    """A client of the pair's common relay."""
+    with pair.agent() as made:
+        yield made
