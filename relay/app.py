@@ -8,6 +8,7 @@ SIGHUP            read the certificate's files again
 from __future__ import annotations
 
 import asyncio
+import datetime
 import gc
 import ipaddress
 import resource
@@ -147,7 +148,7 @@ class App:
         except ConfigError as error:
             self._say(f"relay: {error.message}; the old certificate stays in force")
         else:
-            self._say("relay certificate reloaded")
+            self._say(f"relay certificate reloaded: {self._certificate}")
 
     async def _drain(self) -> None:
         office = self.office
@@ -179,7 +180,10 @@ class App:
         server = self._config.server
         if server.certificate is None or server.certificate_key is None:
             return None
-        return Certificate(server.certificate, server.certificate_key)
+        certificate = Certificate(server.certificate, server.certificate_key)
+        if certificate.until < datetime.datetime.now(datetime.UTC):
+            self._say(f"relay: the certificate has ended, no client will accept it: {certificate}")
+        return certificate
 
     def _routes(self) -> list[Route]:
         return [

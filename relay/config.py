@@ -19,6 +19,7 @@ import msgspec
 
 from relay.errors import ConfigError
 from relay.mistake import Mistake, nearest
+from relay.net.certificate import Certificate
 from relay.net.dial import is_link_local
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -106,6 +107,8 @@ class Limits(_Table, frozen=True):
     waiting: int = 1024
 
 
+# Of one connection. Whoever means to have no limit is told that there is one.
+_MOST_STREAMS = 10_000
 # Timeouts that guard the process itself: without them one peer could hold a connection for ever.
 _NEEDED = ("request_head", "request_body", "keep_alive", "write", "queue", "connect", "upstream_idle", "pong")
 
@@ -176,6 +179,7 @@ def check(config: Config, place: str) -> None:
     for entry in config.server.listen:
         split_address(entry, f"{place}: [server] listen")
     _check_tls(config.server, place)
+    _check_overlap(config.server, place)
     for network in config.server.trusted:
         try:
             ipaddress.ip_network(network)
@@ -209,8 +213,25 @@ def _check_tls(server: Listen, place: str) -> None:
             raise ConfigError(f"{place}: [server] {key} is missing: listen_tls needs a certificate and its key")
         if file is not None and not Path(file).is_file():
             raise ConfigError(f"{place}: [server] {key} {file!r} is not a file")
+    if server.certificate is not None and server.certificate_key is not None:
+        try:
+            Certificate(server.certificate, server.certificate_key)
+        except ConfigError as error:
+            raise ConfigError(f"{place}: {error.message}") from None
     if server.certificate is not None and not server.listen_tls:
         raise ConfigError(f'{place}: [server] listen_tls is missing: say where to speak TLS, as ["127.0.0.1:8443"]')
+
+
+def _check_overlap(server: Listen, place: str) -> None:
+    seen: list[tuple[str, ipaddress.IPv4Address | ipaddress.IPv6Address, int]] = []
+    for entry in (*server.listen, *server.listen_tls):
+        host, port = split_address(entry, place)
+        address = ipaddress.ip_address(host)
+        for other, at, on in seen:
+            both = address == at or (address.version == at.version and (address.is_unspecified or at.is_unspecified))
+            if port and port == on and both:
+                raise ConfigError(f"{place}: [server] {other!r} and {entry!r} are the same port; give one another")
+        seen.append((entry, address, port))
 
 
 def split_address(entry: str, place: str) -> tuple[str, int]:
@@ -279,6 +300,8 @@ def _check_counts(config: Config, place: str) -> None:
     ):
         if value < 1:
             raise ConfigError(f"{place}: {key} must be at least 1")
+        if key.endswith("max_streams") and value > _MOST_STREAMS:
+            raise ConfigError(f"{place}: {key} may be at most {_MOST_STREAMS}; 100 is usual")
 
 
 def _check_upstreams(config: Config, place: str) -> list[str]:
@@ -296,10 +319,23 @@ def _check_upstreams(config: Config, place: str) -> list[str]:
                 f"{place}: upstream {table.name!r}: {table.url} is a link-local address, where cloud machines keep "
                 "their credentials; say allow_link_local = true if it is meant"
             )
-        if table.ca_file is not None and not Path(table.ca_file).is_file():
-            raise ConfigError(f"{place}: upstream {table.name!r}: ca_file {table.ca_file!r} is not a file")
+        if table.ca_file is not None:
+            _check_ca(table.ca_file, f"{place}: upstream {table.name!r}: ca_file {table.ca_file!r}")
         api_key(table, place)
     return names
+
+
+def _check_ca(file: str, what: str) -> None:
+    try:
+        content = Path(file).read_bytes()
+    except IsADirectoryError:
+        raise ConfigError(f"{what} is not a file") from None
+    except FileNotFoundError:
+        raise ConfigError(f"{what} is not a file") from None
+    except OSError as error:
+        raise ConfigError(f"{what} cannot be read: {error.strerror}") from None
+    if b"-----BEGIN CERTIFICATE-----" not in content:
+        raise ConfigError(f"{what} holds no certificates in PEM form")
 
 
 def _reaches(url: SplitResult, host: str, port: int) -> bool:
@@ -345,11 +381,13 @@ def _check_exposure(config: Config, place: str) -> None:
     holders = [table.name for table in config.upstream if table.api_key_env is not None]
     if not holders or config.server.allow_open:
         return
-    for entry in (*config.server.listen, *config.server.listen_tls):
+    entries = [("listen", entry) for entry in config.server.listen]
+    entries += [("listen_tls", entry) for entry in config.server.listen_tls]
+    for key, entry in entries:
         host, _ = split_address(entry, place)
         if not ipaddress.ip_address(host).is_loopback:
             raise ConfigError(
-                f"{place}: [server] listen {entry!r} can be reached from other machines, and upstream {holders[0]!r} "
+                f"{place}: [server] {key} {entry!r} can be reached from other machines, and upstream {holders[0]!r} "
                 "has a key that anybody could spend, because callers are not asked who they are; listen on 127.0.0.1 "
                 "behind a proxy that asks, or say allow_open = true in the [server] of a file"
             )

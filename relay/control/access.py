@@ -27,8 +27,8 @@ _ID_LIMIT = 128
 
 
 class Line(TypedDict, total=False):
-    """Times in milliseconds from the request's head on; `http` is the client's version; `bytes` and `events` came from
-    the provider for the client, `bytes_in` from the client."""
+    """Times in milliseconds from the request's head on; `http` and `upstream_http` are the versions spoken; `bytes` and
+    `events` came from the provider for the client, `bytes_in` from the client."""
 
     time: str
     request_id: str
@@ -45,6 +45,7 @@ class Line(TypedDict, total=False):
     bytes_in: int
     bytes: int
     events: int
+    upstream_http: str | None
     attempts: int
     first_event_ms: float | None
     duration_ms: float
@@ -71,6 +72,7 @@ class Record:
         "status",
         "stream_id",
         "upstream",
+        "upstream_http",
         "upstream_request_id",
     )
 
@@ -86,6 +88,7 @@ class Record:
         self.dialect = dialect
         self.route: str | None = None
         self.upstream: str | None = None
+        self.upstream_http: str | None = None
         self.upstream_request_id: bytes | None = None
         self.attempts = 0
         self.status = 0
@@ -108,6 +111,7 @@ class Record:
             "bytes_in": bytes_in,
             "bytes": bytes_out,
             "events": events,
+            "upstream_http": self.upstream_http,
             "attempts": self.attempts,
             "first_event_ms": first,
             "duration_ms": _ms(time.monotonic() - self.started_at),
@@ -117,8 +121,7 @@ class Record:
             line["upstream_request_id"] = self.upstream_request_id[:_ID_LIMIT].decode("ascii", "replace")
         if self.error is not None:
             line["error"] = self.error.code
-            if self.error.detail:
-                line["detail"] = self.error.detail
+            line["detail"] = self.error.detail or self.error.message
         return line
 
 

@@ -41,7 +41,9 @@ def check_authority(request: RequestHead, certificate: Certificate) -> None:
     server, which its client believes to share the connection (RFC 9110, 7.4)."""
     host = request.get(b"host")
     if host and not certificate.covers(host):
-        raise Misdirected("this server's certificate is not for that host")
+        raise Misdirected(
+            "this server's certificate is not for that host", f"{host.decode()} was asked; it is {certificate}"
+        )
 
 
 def _is_ours(host: bytes, hosts: frozenset[bytes]) -> bool:

@@ -183,6 +183,7 @@ class Exchange:
         self._phase = _Phase.ASKED
         self._connection = connection
         self._record.attempts += 1
+        self._record.upstream_http = connection.http
         self._asked_at = self._office.wheel.now
         upstream = route.upstream
         fields = headers.to_upstream(

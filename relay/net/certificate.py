@@ -6,6 +6,7 @@ and of 1.2 only what HTTP/2 allows (RFC 9113, 9.2.2).
 
 from __future__ import annotations
 
+import datetime
 import ipaddress
 import ssl
 from pathlib import Path
@@ -19,12 +20,14 @@ _PROTOCOLS = ["h2", "http/1.1"]
 
 
 class Certificate:
-    """`context` is used for every handshake. Raises ConfigError for files that are no certificate and its key."""
+    """`context` is used for every handshake, `until` is when the certificate ends. Raises ConfigError for files that
+    are no certificate and its key."""
 
     def __init__(self, chain: str, key: str) -> None:
         self._chain = chain
         self._key = key
         self.context = _context()
+        self.until = datetime.datetime.min
         self._names: frozenset[str] = frozenset()
         self._addresses: frozenset[str] = frozenset()
         self.reload()
@@ -33,10 +36,14 @@ class Certificate:
         """Read the files again. Raises ConfigError; what was in force then stays."""
         trial = _context()
         _load(trial, self._chain, self._key)
-        names, addresses = _subjects(self._chain)
+        names, addresses, until = _subjects(self._chain)
         # Only now: half of a pair in the context would break every handshake.
         _load(self.context, self._chain, self._key)
-        self._names, self._addresses = names, addresses
+        self._names, self._addresses, self.until = names, addresses, until
+
+    def __str__(self) -> str:
+        """The hosts that it is for, and its last day."""
+        return f"for {', '.join(sorted(self._names | self._addresses))}, until {self.until:%Y-%m-%d}"
 
     def covers(self, authority: bytes) -> bool:
         """Whether a request for this authority may be answered on a connection with this certificate (RFC 9110,
@@ -60,18 +67,38 @@ def _context() -> ssl.SSLContext:
 
 
 def _load(context: ssl.SSLContext, chain: str, key: str) -> None:
+    _look_into("certificate", chain, b"-----BEGIN CERTIFICATE-----", "certificate")
+    if b"ENCRYPTED" in _look_into("certificate_key", key, b"PRIVATE KEY-----", "private key"):
+        raise ConfigError(
+            f"[server] certificate_key {key!r} is encrypted, and nobody is there to be asked for its password; "
+            f"decrypt it: openssl pkey -in {key} -out FILE"
+        )
     try:
-        # A key that asks for a password must not stop a server that starts unattended.
         context.load_cert_chain(chain, key, password="")
     except (OSError, ssl.SSLError, ValueError) as error:
-        # `strerror` is the system's word, `reason` is OpenSSL's; neither quotes the files.
-        why = getattr(error, "reason", None) or getattr(error, "strerror", None) or "not in PEM form"
+        # OpenSSL's word does not quote the files.
+        why = getattr(error, "reason", None) or "not in PEM form"
+        if why == "KEY_VALUES_MISMATCH":
+            why = "the key is not the certificate's"
         raise ConfigError(f"[server] certificate {chain!r} and certificate_key {key!r} cannot be used: {why}") from None
 
 
-def _subjects(chain: str) -> tuple[frozenset[str], frozenset[str]]:
-    """The DNS names and the addresses that a chain's first certificate is for."""
-    leaf = x509.load_pem_x509_certificates(Path(chain).read_bytes())[0]
+def _look_into(name: str, file: str, mark: bytes, what: str) -> bytes:
+    try:
+        content = Path(file).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"[server] {name} {file!r} cannot be read: {error.strerror}") from None
+    if mark not in content:
+        raise ConfigError(f"[server] {name} {file!r} holds no {what} in PEM form")
+    return content
+
+
+def _subjects(chain: str) -> tuple[frozenset[str], frozenset[str], datetime.datetime]:
+    """The DNS names and the addresses that a chain's first certificate is for, and its end (UTC)."""
+    try:
+        leaf = x509.load_pem_x509_certificates(Path(chain).read_bytes())[0]
+    except ValueError:
+        raise ConfigError(f"[server] certificate {chain!r} holds no certificate that can be read") from None
     try:
         subjects = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -79,4 +106,5 @@ def _subjects(chain: str) -> tuple[frozenset[str], frozenset[str]]:
             f"[server] certificate {chain!r} names no host (subjectAltName), so no client would accept it"
         ) from None
     names = frozenset(name.lower() for name in subjects.get_values_for_type(x509.DNSName))
-    return names, frozenset(str(address) for address in subjects.get_values_for_type(x509.IPAddress))
+    addresses = frozenset(str(address) for address in subjects.get_values_for_type(x509.IPAddress))
+    return names, addresses, leaf.not_valid_after_utc

@@ -92,7 +92,7 @@ class Dialer:
             return OutOfDescriptors("the relay has no file descriptor left")
         detail = f"{self._where}: {error.strerror or error}"
         if isinstance(error, _OtherHttp):
-            return ConnectFailed(f"upstream {name!r} does not speak HTTP/2", detail)
+            return ConnectFailed(f"upstream {name!r} does not speak HTTP/2", f'{detail}; http = "auto" lets it choose')
         if isinstance(error, ssl.SSLError):
             message = f"no TLS connection to upstream {name!r}: its certificate or protocol is not accepted"
             return ConnectFailed(message, f"{self._where}: {getattr(error, 'verify_message', '') or error.reason}")

@@ -149,7 +149,10 @@ def _bind(address: Address) -> socket.socket:
 
 def _why(address: Address, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"{address} is taken: another program listens there; stop it, or choose another port with --listen"
+        return (
+            f"{address} is taken: another program listens there; stop it, or choose another port with --listen, or "
+            "in [server] listen or listen_tls"
+        )
     if error.errno == errno.EACCES:
         return f"{address} may not be bound by this user; choose a port from 1024 on with --listen"
     if error.errno == errno.EADDRNOTAVAIL:

@@ -132,9 +132,12 @@ class Asker(Protocol):
 
 class Call(Protocol):
     """One request to a provider and its answer: an HTTP/1.1 connection, or one stream of HTTP/2. `gate` stops reading
-    the answer."""
+    the answer; `http` is the version, 1.1 or 2."""
 
     gate: Gate
+
+    @property
+    def http(self) -> str: ...
 
     def ask(
         self, method: bytes, target: bytes, headers: Headers, framing: Framing, asker: Asker, reader: Reader

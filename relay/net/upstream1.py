@@ -95,6 +95,10 @@ class Upstream1(Connection1):
 
     # Asking
 
+    @property
+    def http(self) -> str:
+        return "1.1"
+
     def ask(
         self, method: bytes, target: bytes, headers: Headers, framing: Framing, asker: Asker, reader: Reader
     ) -> None:

@@ -283,6 +283,10 @@ class ProviderStream(Stream2):
 
     # The request
 
+    @property
+    def http(self) -> str:
+        return "2"
+
     def ask(
         self, method: bytes, target: bytes, headers: Headers, framing: Framing, asker: Asker, reader: Reader
     ) -> None:

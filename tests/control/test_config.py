@@ -109,7 +109,20 @@ def upstream(extra: str = "", url: str = "https://api.openai.com") -> str:
     return GOOD.replace("https://api.openai.com", url).replace("\n\n", f"\n{extra}\n\n", 1)
 
 
+_TLS = '[server]\nlisten_tls = ["127.0.0.1:8443"]\n'
 SENSE = [
+    (GOOD + '[server]\nlisten = ["127.0.0.1:1", "127.0.0.1:1"]\n', "are the same port"),
+    (GOOD + '[server]\nlisten = ["0.0.0.0:1", "127.0.0.1:1"]\n', "are the same port"),
+    (GOOD + '[server]\nlisten = ["[::]:1", "[::1]:1"]\n', "are the same port"),
+    (GOOD + "[server]\nmax_streams = 0\n", "max_streams must be at least 1"),
+    (GOOD + "[server]\nmax_streams = 2147483647\n", "max_streams may be at most 10000"),
+    (upstream("max_streams = 20000"), "upstream 'openai': max_streams may be at most 10000"),
+    (upstream('http = "3"'), 'http: expected one of "auto", "1.1", "2"'),
+    (GOOD + _TLS, "certificate is missing"),
+    (GOOD + _TLS + 'certificate = "/no"\ncertificate_key = "/no"\n', "certificate '/no' is not a file"),
+    (GOOD + _TLS + 'certificate = "/etc/hostname"\ncertificate_key = "/etc/hostname"\n', "holds no certificate in PEM"),
+    (upstream('ca_file = "/etc/hostname"'), "holds no certificates in PEM"),
+    (GOOD + "[timeouts]\npong = 0\n", "pong must be above 0"),
     ("", "no [[upstream]]"),
     (GOOD[: GOOD.index("[[route]]")], "no [[route]]"),
     (GOOD + '[[upstream]]\nname = "openai"\nurl = "http://b"\n', "two upstreams are named 'openai'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,7 +25,9 @@ ALL_PAIRS = tuple((versions, transport) for transport in ("clear", "tls") for ve
 
 def over(*versions: str, without: tuple[str, ...] = ()) -> pytest.MarkDecorator:
     """Run a test for these versions alone: it is about something that the others do not have. `without`: pairs that
-    would only take their time again, where TLS has no part in what is tested."""
+    would only take their time again, where TLS has no part in what is tested; PAIRS=all runs them as well."""
+    if os.environ.get("PAIRS") == "all":
+        without = ()
     chosen = [pair for pair in ALL_PAIRS if pair[0] in versions and "-".join(pair) not in without]
     return pytest.mark.parametrize(
         "_pair", chosen, ids=["-".join(pair) for pair in chosen], indirect=True, scope="session"

@@ -12,7 +12,7 @@ import pytest
 from tests.pairs.agent2 import Call2
 from tests.pairs.calls import Agent, Call, Outcome
 from tests.pairs.origin import Reply
-from tests.pairs.pair import TIMED, Pair
+from tests.pairs.pair import MOST, TIMED, Pair
 from tests.robustness.peers import CHAT, until
 
 _KIB = 1024
@@ -39,6 +39,7 @@ def _fields(echo: dict[str, Any]) -> dict[str, str]:
     return {name.lower(): value for name, value in echo["headers"]}
 
 
+@MOST
 @pytest.mark.parametrize("size", _SIZES)
 def test_body_arrives_whole_with_its_length(agent: Agent, size: int) -> None:
     body = _body(size)
@@ -48,6 +49,7 @@ def test_body_arrives_whole_with_its_length(agent: Agent, size: int) -> None:
     assert "transfer-encoding" not in _fields(echo)
 
 
+@MOST
 @pytest.mark.parametrize("size", _SIZES[1:])
 def test_body_of_unknown_length_arrives_whole(pair: Pair, agent: Agent, size: int) -> None:
     body = _body(size)
@@ -61,12 +63,14 @@ def test_body_of_unknown_length_arrives_whole(pair: Pair, agent: Agent, size: in
     assert _fields(echo).get("transfer-encoding") == ("chunked" if pair.upstream == "1" else None)
 
 
+@MOST
 def test_body_of_unknown_length_may_be_empty(agent: Agent) -> None:
     call = agent.ask("POST", "/echo", more=True)
     call.end()
     assert _echoed(call.answer())["body_length"] == 0
 
 
+@MOST
 def test_body_in_crumbs_arrives_whole(agent: Agent) -> None:
     document = json.dumps(CHAT.asked(stream=True)).encode()
     call = agent.ask("POST", CHAT.path, headers={"Simulate": "events=2; interval=0"}, more=True)
@@ -78,6 +82,7 @@ def test_body_in_crumbs_arrives_whole(agent: Agent) -> None:
     assert answer.body.endswith(CHAT.terminal)
 
 
+@MOST
 @pytest.mark.parametrize("known", [True, False], ids=["length", "unknown"])
 def test_several_bodies_at_once_are_not_mixed_up(agent: Agent, known: bool) -> None:
     """Piece by piece in turn, on one connection or on several."""
@@ -145,6 +150,7 @@ def test_large_body_waits_for_a_provider_that_reads_slowly(pair: Pair, known: bo
     assert _digest(bytes(large.body)) == _digest(body)
 
 
+@MOST
 def test_body_that_is_not_taken_keeps_no_other_waiting(pair: Pair) -> None:
     """A request whose provider does not read holds its own window back, not its connection's."""
     with pair.origin() as origin:
@@ -166,6 +172,7 @@ def test_body_that_is_not_taken_keeps_no_other_waiting(pair: Pair) -> None:
 _EXPECT = {"Expect": "100-continue"}
 
 
+@MOST
 @pytest.mark.parametrize("known", [True, False], ids=["length", "unknown"])
 def test_body_that_waits_for_leave_gets_it(agent: Agent, known: bool) -> None:
     for _ in range(2):
@@ -179,12 +186,14 @@ def test_body_that_waits_for_leave_gets_it(agent: Agent, known: bool) -> None:
         assert "expect" not in _fields(echo)
 
 
+@MOST
 def test_body_that_does_not_wait_for_its_leave_is_taken(agent: Agent) -> None:
     answer = agent.ask("POST", "/echo", b"hello", _EXPECT).answer()
     assert _echoed(answer)["body"] == "hello"
     assert answer.informational in ([], [100])
 
 
+@MOST
 def test_unknown_expectation_is_417(agent: Agent) -> None:
     answer = agent.ask("POST", "/echo", b"", {"Expect": "wonders"}).answer()
     assert (answer.status, answer.clean) == (417, True)
@@ -198,6 +207,7 @@ def _too_large(answer: Outcome) -> None:
     assert json.loads(answer.body)["error"]["code"] == "payload_too_large"
 
 
+@MOST
 @pytest.mark.parametrize("headers", [{}, _EXPECT], ids=["plain", "expect"])
 def test_announced_body_past_the_limit_is_refused_before_it_is_read(pair: Pair, headers: dict[str, str]) -> None:
     relay = pair.relay_with(limits=f"request_body = {_LIMIT}")
@@ -212,6 +222,7 @@ def test_announced_body_past_the_limit_is_refused_before_it_is_read(pair: Pair, 
     assert pair.stats()["requests"] == 1
 
 
+@MOST
 def test_body_of_unknown_length_past_the_limit_is_refused_where_it_passes(pair: Pair) -> None:
     relay = pair.relay_with(limits=f"request_body = {_LIMIT}")
     with pair.agent(relay) as agent:
@@ -230,6 +241,7 @@ def test_body_of_unknown_length_past_the_limit_is_refused_where_it_passes(pair: 
     assert stats["finished"] == 1, "half a request was taken for a whole one"
 
 
+@MOST
 def test_body_at_the_limit_is_relayed(pair: Pair) -> None:
     relay = pair.relay_with(limits=f"request_body = {_LIMIT}")
     with pair.agent(relay) as agent:
@@ -244,7 +256,7 @@ def test_body_at_the_limit_is_relayed(pair: Pair) -> None:
 def test_refusal_reaches_a_client_that_is_still_sending(pair: Pair, known: bool) -> None:
     """What it had sent by then must not cost it the answer."""
     relay = pair.relay_with(limits=f"request_body = {_LIMIT}")
-    for _ in range(5):
+    for _ in range(2):
         with pair.agent(relay) as agent:
             call = agent.ask("POST", CHAT.path, more=True, length=768 * _KIB if known else None)
             call.send(bytes(768 * _KIB))
@@ -268,6 +280,7 @@ def test_answer_before_the_end_of_the_body_is_passed_on(pair: Pair) -> None:
             assert agent.ask("POST", CHAT.path, b"{}").answer().status == 429
 
 
+@MOST
 def test_body_that_breaks_off_is_no_request(pair: Pair, agent: Agent) -> None:
     call = agent.ask("POST", "/echo", headers={"X-Request-Id": "breaks-off"}, more=True, length=1000)
     call.send(b"x" * 500)

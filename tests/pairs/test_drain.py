@@ -10,7 +10,7 @@ import pytest
 from tests.pairs.agent1 import Agent1
 from tests.pairs.agent2 import Client2
 from tests.pairs.calls import Agent, Call
-from tests.pairs.pair import MOST, TIMED, Pair
+from tests.pairs.pair import MOST, TIMED, Pair, over
 from tests.programs import PATIENCE, Relay, chat
 from tests.robustness.peers import CHAT, refused
 from tests.robustness.test_errors_midstream import _check_error, _events
@@ -138,7 +138,7 @@ def test_second_signal_ends_the_drain(pair: Pair) -> None:
         _broken_off(pair, relay, live, waiting, 2)
 
 
-@MOST
+@over("1-1", "2-1", without=("2-1-clear",))
 def test_idle_relay_ends_at_once(pair: Pair) -> None:
     """Its clients are idle, and do not look at their sockets, as blocking ones with a pool do not."""
     relay = pair.make_relay(timeouts="drain = 3600")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.pairs.agent2 import Call2
 from tests.pairs.calls import Agent, Outcome
-from tests.pairs.pair import TIMED, UPSTREAM_2, Pair
+from tests.pairs.pair import MOST, TIMED, UPSTREAM_2, Pair
 from tests.robustness.peers import CHAT, DIALECTS, Dialect, refused
 from tests.robustness.test_errors_midstream import _check_error, _events, _is_error
 
@@ -45,6 +45,7 @@ def test_whole_stream_ends_cleanly(agent: Agent, dialect: Dialect) -> None:
         assert not [event for event in _events(answer.body.replace(b"data: [DONE]\n\n", b"")) if _is_error(event)]
 
 
+@MOST
 @pytest.mark.parametrize("lie", ["hint", "trailers", "close-idle"])
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "json"])
 def test_harmless_lie_goes_unnoticed(agent: Agent, lie: str, stream: bool) -> None:
@@ -54,6 +55,7 @@ def test_harmless_lie_goes_unnoticed(agent: Agent, lie: str, stream: bool) -> No
     _serves(agent)
 
 
+@MOST
 def test_bytes_behind_the_end_reach_nobody(agent: Agent) -> None:
     for lie in ("after-end", "long"):
         for stream in (True, False):
@@ -85,6 +87,7 @@ def test_stream_that_the_provider_leaves_open_ends_with_its_terminal_event(pair:
 # Before the client's first byte
 
 
+@MOST
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "json"])
 @pytest.mark.parametrize("lie", [*_BEFORE_HEAD, *_IN_HEAD, *_AFTER_HEAD])
 def test_lie_before_the_first_byte_is_502(pair: Pair, agent: Agent, lie: str, stream: bool) -> None:
@@ -98,6 +101,7 @@ def test_lie_before_the_first_byte_is_502(pair: Pair, agent: Agent, lie: str, st
     assert pair.stats()["requests"] == 2 or lie in ("close", "reset")
 
 
+@MOST
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "json"])
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 def test_error_speaks_the_dialect_of_the_path(agent: Agent, dialect: Dialect, stream: bool) -> None:
@@ -127,6 +131,7 @@ def _abort(pair: Pair, answer: Outcome) -> None:
     pair.broken_off(answer)
 
 
+@MOST
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 def test_broken_stream_ends_in_one_error_event(pair: Pair, agent: Agent, dialect: Dialect) -> None:
     for lie in _lies(pair, _IN_STREAM):
@@ -151,6 +156,7 @@ def test_broken_stream_ends_in_one_error_event(pair: Pair, agent: Agent, dialect
     _serves(agent)
 
 
+@MOST
 @pytest.mark.parametrize("encoding", ["gzip", "br"])
 def test_broken_compressed_stream_ends_in_one_error_event(pair: Pair, agent: Agent, encoding: str) -> None:
     for dialect in DIALECTS:
@@ -160,6 +166,7 @@ def test_broken_compressed_stream_ends_in_one_error_event(pair: Pair, agent: Age
         _check_error(dialect, _events(answer.body))
 
 
+@MOST
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 def test_error_of_the_provider_itself_is_passed_on_once(pair: Pair, agent: Agent, dialect: Dialect) -> None:
     simulate = "lie=error; at=3; events=8; interval=0"
@@ -172,6 +179,7 @@ def test_error_of_the_provider_itself_is_passed_on_once(pair: Pair, agent: Agent
     assert answer.clean == (dialect.name == "responses")
 
 
+@MOST
 def test_stream_of_an_unknown_dialect_gets_no_event_of_ours(pair: Pair, agent: Agent) -> None:
     simulate = {"Simulate": "lie=cut; at=3; events=8; interval=0"}
     answer = agent.ask(target="/sse/ticker", headers=simulate).answer()

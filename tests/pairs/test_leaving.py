@@ -10,7 +10,7 @@ import pytest
 
 from tests.pairs.agent2 import Call2
 from tests.pairs.calls import Agent, Call
-from tests.pairs.pair import Pair
+from tests.pairs.pair import MOST, Pair
 from tests.programs import Relay, chat
 from tests.robustness.peers import CHAT, descriptors_return_to
 
@@ -89,6 +89,7 @@ def test_cancel_is_one_streams_alone(pair: Pair) -> None:
         assert stats["http2_streams"]["open"] == 0
 
 
+@MOST
 def test_end_of_a_connection_ends_all_that_was_on_it(pair: Pair) -> None:
     agent, other = pair.agent(), pair.agent()
     with other:
@@ -104,6 +105,7 @@ def test_end_of_a_connection_ends_all_that_was_on_it(pair: Pair) -> None:
     assert (stats["finished"], stats["http2_errors"]["count"]) == (1, 0)
 
 
+@MOST
 def test_client_leaves_in_the_queue(pair: Pair) -> None:
     """Its place in it goes with it, whatever the provider's version makes of a place."""
     extra = "max_connections = 1" + ("\nmax_streams = 1" if pair.upstream == "2" else "")
@@ -123,6 +125,7 @@ def test_client_leaves_in_the_queue(pair: Pair) -> None:
     assert pair.stats()["requests"] == 2
 
 
+@MOST
 def test_client_leaves_inside_its_body(pair: Pair) -> None:
     with pair.agent() as agent:
         for length in (1000, None):
@@ -135,6 +138,7 @@ def test_client_leaves_inside_its_body(pair: Pair) -> None:
     assert pair.stats()["finished"] == 0
 
 
+@MOST
 def test_nothing_is_left_of_those_that_left(pair: Pair) -> None:
     """In every state; then the relay holds as many descriptors as before, and serves."""
     relay: Relay = pair.relay_with(timeouts="upstream_idle = 0.3")

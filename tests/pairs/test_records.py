@@ -11,7 +11,17 @@ from tests.programs import chat
 from tests.robustness.peers import CHAT, DIALECTS
 
 # What differs from request to request.
-_OWN = {"http", "time", "request_id", "stream_id", "upstream_request_id", "first_event_ms", "duration_ms", "detail"}
+_OWN = {
+    "http",
+    "upstream_http",
+    "time",
+    "request_id",
+    "stream_id",
+    "upstream_request_id",
+    "first_event_ms",
+    "duration_ms",
+    "detail",
+}
 _RELAYED = {"client": "127.0.0.1", "route": "/*", "upstream": "provider", "method": "POST", "attempts": 1}
 
 
@@ -21,8 +31,10 @@ def _ask(agent: Agent, name: str, simulate: str, *, stream: bool) -> Call:
 
 def _line(pair: Pair, name: str) -> dict[str, Any]:
     line = pair.line(pair.relay, name)
-    # The one thing that tells the pairs apart.
+    # What tells the pairs apart, and nothing else does.
     assert line["http"] == ("1.1" if pair.client == "1" else "2")
+    if line["attempts"]:
+        assert line["upstream_http"] == ("1.1" if pair.upstream == "1" else "2")
     return {key: value for key, value in line.items() if key not in _OWN}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.pairs.agent2 import Call2
 from tests.pairs.calls import Call
-from tests.pairs.pair import CLIENT_2, Pair
+from tests.pairs.pair import CLIENT_2, MOST, Pair
 from tests.programs import Relay, chat
 from tests.robustness.peers import CHAT, until
 
@@ -110,6 +110,7 @@ def test_healthy_neighbour_of_stuck_streams_gets_everything(pair: Pair) -> None:
     pair.counts.wait(aborted=number - 1)
 
 
+@MOST
 def test_stuck_connection_pauses_all_its_streams(pair: Pair) -> None:
     """Not a byte of its socket is taken, of no stream; other connections are served."""
     own = _own(pair)
@@ -128,6 +129,7 @@ def test_stuck_connection_pauses_all_its_streams(pair: Pair) -> None:
             _whole(call, own)
 
 
+@MOST
 def test_stuck_reader_is_gone_after_the_limit(pair: Pair) -> None:
     """Its stream is, where the version allows it; neither its connection nor a slow neighbour."""
     relay = pair.relay_with(timeouts="write = 0.5")
