@@ -40,9 +40,12 @@ class Connection2(Connection):
     `open_streams` are those on which either side may still send."""
 
     __slots__ = (
+        "_counts_answers",
         "_hungry",
         "_late",
+        "_late_limit",
         "_lingered",
+        "_lingering",
         "_loop",
         "_serving",
         "data_received",
@@ -61,6 +64,10 @@ class Connection2(Connection):
         self._hungry: dict[Stream2, None] = {}
         self._serving = False
         self._late: list[tuple[int, int]] = []
+        # A provider's answers to our own questions are no flood; for one that takes nothing there is the stall limit.
+        self._counts_answers = not client
+        self._late_limit = max(LATE_RESETS, streams)
+        self._lingering = False
         self._lingered = 0
         self.engine = Engine(
             self,
@@ -93,7 +100,7 @@ class Connection2(Connection):
         """Write what there is."""
         out = self.out
         if self._blocked_at:
-            if len(out) > _WAITING_FRAMES:
+            if len(out) > _WAITING_FRAMES and self._counts_answers:
                 # Streams are blocked with the socket: these are answers to what the peer goes on asking.
                 out.clear()
                 self.broke(frames.ENHANCE_YOUR_CALM, "the peer asks, and does not read the answers")
@@ -134,16 +141,23 @@ class Connection2(Connection):
         self._serving = True
         hungry = self._hungry
         h2 = self.engine.h2
-        while hungry and not self._blocked_at and h2.outbound_flow_control_window > 0:
-            stream = next(iter(hungry))
-            del hungry[stream]
-            stream.go_on()
-        self._serving = False
+        try:
+            while hungry and not self._blocked_at and h2.outbound_flow_control_window > 0:
+                stream = next(iter(hungry))
+                del hungry[stream]
+                stream.go_on()
+        finally:
+            self._serving = False
 
     def _serve_all(self) -> None:
-        for stream in self.open_streams.values():
-            if stream.waits:
+        for stream in list(self.open_streams.values()):
+            if not stream.waits:
+                continue
+            if stream.has_rest or self._blocked_at or self.engine.h2.outbound_flow_control_window > 0:
                 self._hungry[stream] = None
+            else:
+                # It may have nothing to send but a head or an end, which need no window.
+                stream.go_on()
         self._serve()
 
     # Streams
@@ -165,7 +179,7 @@ class Connection2(Connection):
         """Reset a stream that is through for us, in a write of its own: some clients (curl's nghttp2) throw away what
         came in the same read as a reset, and with it the answer, or the event that says why it ends."""
         self.engine.swallow(stream_id)
-        if len(self._late) >= LATE_RESETS:
+        if len(self._late) >= self._late_limit:
             self._reset_now()
         if not self._late:
             Alarm(self._wheel, _RESET_DELAY, self._reset_now)
@@ -236,12 +250,17 @@ class Connection2(Connection):
     def _linger(self) -> None:
         """Close our side, and read on for a moment: bytes that meet a closed socket make the kernel send a RST, and
         that can cost the peer our last frames."""
+        if self._lingering:
+            return
+        self._lingering = True
         self._reset_now()
         self.engine.end_connection()
-        if self.closed or self.data_received == self._discard:
+        if self.closed:
             return
+        # Whatever is left goes to the transport, which still sends it.
+        blocked, self._blocked_at = self._blocked_at, 0.0
         self.flush()
-        if self._transport.can_write_eof() and not self._blocked_at:
+        if self._transport.can_write_eof() and not blocked:
             self._receive(self._discard)
             self._transport.write_eof()
             self._write = nowhere

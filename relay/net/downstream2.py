@@ -87,7 +87,11 @@ class Downstream2(Connection2):
             self._service.broke(self.peer, error)
             return
         except RemoteProtocolError as error:
-            self._service.refused(ClientStream(self, stream_id, None, ended=ended), error)
+            refused = ClientStream(self, stream_id, None, ended=ended)
+            if not ended:
+                refused.pause_reading()
+                self.engine.streams[stream_id] = refused  # its body is taken, as far as the window goes, and dropped
+            self._service.refused(refused, error)
             return
         stream = ClientStream(self, stream_id, request, ended=ended)
         exchange = self._service.exchange(request, stream)
@@ -134,9 +138,13 @@ class Downstream2(Connection2):
         self._close_if_done()
 
     def _close_if_done(self) -> None:
-        if self._parting > 1 and not self.open_streams:
+        if self._parting > 1 and not self.open_streams and not self._late:
             # Not from here: a stream may be in the middle of its own end.
             self._loop.call_soon(self._linger)
+
+    def _reset_now(self) -> None:
+        super()._reset_now()
+        self._close_if_done()
 
     def _stream_left(self) -> None:
         self._idle_since = self._wheel.now

@@ -229,12 +229,14 @@ class Pool:
             return await within(self._wheel, self.limits.queue, _result(waiter), lambda late: None)
         except BaseException as error:
             # Whoever leaves the queue may have been given something in that very moment.
-            if not waiter.done():
+            if waiter.done() and not waiter.cancelled():
+                if waiter.exception() is None:
+                    self._give_back(waiter.result())
+            else:
+                # It is cancelled with whoever waited for it, and must not go on to count as one that waits.
                 waiter.cancel()
                 with contextlib.suppress(ValueError):  # whoever had something to give has passed over it already
                     self._waiting.remove(waiter)
-            elif not waiter.cancelled() and waiter.exception() is None:
-                self._give_back(waiter.result())
             if isinstance(error, TimeoutError):
                 message = f"no connection to upstream {self.origin.name!r} became free in time"
                 raise PoolTimeout(message) from None

@@ -128,6 +128,11 @@ class Stream2:
             self.connection.hunger(self)
 
     @property
+    def has_rest(self) -> bool:
+        """Whether it waits for a window, or for its turn."""
+        return bool(self._rest)
+
+    @property
     def waits(self) -> bool:
         """Whether it has something to send that it may not."""
         return self._reader is not None and self._reader.blocked
@@ -140,7 +145,8 @@ class Stream2:
         """It is this stream's turn."""
         if self._rest:
             self._push()
-        if not self._rest and self._reader is not None:
+        # What was pushed may have been more than the socket took.
+        if not self._rest and self._reader is not None and not self.connection.blocked:
             self._reader.unblock()
 
     def stalled_for(self, now: float) -> float:

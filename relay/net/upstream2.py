@@ -104,11 +104,15 @@ class Upstream2(Connection2):
         self.engine.greet(0)
         self._wheel.watch(self, self._wheel.now + self._look)
 
+    def _go_on(self) -> None:
+        super()._go_on()
+        self._home.freed(self)
+
     # Room
 
     @property
     def room(self) -> int:
-        if not self.takes or not self.greeted:
+        if not self.takes or not self.greeted or self._blocked_at:
             return 0
         return max(min(self._limit, self.theirs) - self._placed, 0)
 
@@ -180,6 +184,7 @@ class Upstream2(Connection2):
         refused = UpstreamRefused("the provider took no further requests on this connection")
         for stream in [stream for number, stream in self.open_streams.items() if number > last_stream_id]:
             # It may not know of the end of what it has not begun.
+            self.engine.swallow(stream.stream_id)
             stream.lost(refused)
 
     def pong_came(self, data: bytes) -> None:
@@ -195,8 +200,9 @@ class Upstream2(Connection2):
 
     def broke(self, code: int, message: str) -> None:
         self._unsettle()
-        self._lose(UpstreamInvalid(f"the provider's HTTP/2 is invalid: {message}"))
+        # First of all, so that nobody who waits is given a place on it.
         self.retire()
+        self._lose(UpstreamInvalid(f"the provider's HTTP/2 is invalid: {message}"))
         self._linger()
 
     # Ends
@@ -228,6 +234,7 @@ class Upstream2(Connection2):
         if self.engine.over:
             return 0  # it lingers, and that has an end of its own
         if self._stalled_for(now) >= self._stall:
+            self.retire()
             self._lose(UpstreamTimeout(f"the provider took no byte for {self._stall:g} s"))
             self._cut()
             return 0
@@ -241,6 +248,7 @@ class Upstream2(Connection2):
             self._pinged_at = 0.0
         elif self._pinged_at:
             if now - self._pinged_at >= self._pong:
+                self.retire()
                 self._lose(UpstreamTimeout(f"the provider did not answer a PING in {self._pong:g} s"))
                 self._cut()
                 return 0
@@ -258,6 +266,7 @@ class ProviderStream(Stream2):
     """One request, the sink of its body, and its answer (relay.net.service.Call)."""
 
     __slots__ = (
+        "_alone",
         "_asked_after",
         "_asked_at",
         "_asker",
@@ -277,6 +286,7 @@ class ProviderStream(Stream2):
         self._method = b""
         self._asked_at = 0.0
         self._asked_after = 0
+        self._alone = False
         self._informational = 0
         self._sent_whole = False
         self._here = True
@@ -298,6 +308,7 @@ class ProviderStream(Stream2):
         if not connection.takes or len(connection.open_streams) >= connection.theirs:
             self.lost(UpstreamRefused("the provider's connection ended before the request was sent"))
             return
+        self._alone = not connection.open_streams
         self.stream_id = engine.h2.get_next_available_stream_id()
         connection.enter(self)
         fields = heads2.request_fields(method, connection.scheme, target, headers)
@@ -409,11 +420,12 @@ class ProviderStream(Stream2):
 
     @property
     def _untouched(self) -> bool:
-        """Whether the provider cannot have seen the request: the connection had been in use before, and said nothing
-        more (retry.py)."""
+        """Whether the provider had closed the connection for being idle before it saw the request (retry.py): it had
+        been in use before, not by others at the same time, and nothing more was heard of it."""
         connection = self.connection
         return (
             connection.served > 0
+            and self._alone
             and connection.engine.reads == self._asked_after
             and connection.now - self._asked_at < STALE_WINDOW
         )
