@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 
 from tests.attacks.ground import Ground
-from tests.attacks.script import Attacker, Fields, asking, streams
+from tests.attacks.script import Attacker, Blocks, Fields, asking, streams
 from tests.http2 import frames
-from tests.http2.frames import Code, Frame, Kind
+from tests.http2.frames import END_HEADERS, Code, Frame, Kind
 
 _CONTROLS = {"CR": "\r", "LF": "\n", "NUL": "\0", "DEL": "\x7f", "CR LF": "\r\nx: y", "ESC": "\x1b"}
 _BASE = asking("/echo", "")
@@ -173,3 +173,16 @@ def test_heads_that_are_fine(ground: Ground, route: str) -> None:
         assert (name, value) in came, (name, came)
     assert requests[-1]["target"] == "/echo?a=%0d%0a&b=[]|"
     assert case.stats["finished"] == len(accepted)
+
+
+def test_a_refused_head_gets_its_answer_whatever_its_body_does(ground: Ground) -> None:
+    """A head that is well-formed but not served is no attack, and its body that is under way is no mistake."""
+    fields = [*asking("/echo", "", method="POST"), ("expect", "something")]
+    with ground.attack("417 with a body, a hundred and thirty times") as case:
+        attacker, blocks = case.connect(), Blocks()
+        for stream in streams(130):
+            attacker.send(frames.headers(stream, blocks(fields), END_HEADERS), frames.data(stream, b"x" * 400))
+            attacker.of(stream, Kind.HEADERS)
+            attacker.of(stream, Kind.DATA)
+        attacker.alive()
+    assert not [frame for frame in attacker.frames if frame.kind == Kind.GOAWAY]

@@ -336,3 +336,29 @@ def test_a_fresh_connection_has_served_nobody_even_where_it_was_waited_for() -> 
             assert pool.open == 1
 
     run(test)
+
+
+def test_who_has_left_the_queue_does_not_count_as_waiting() -> None:
+    async def test() -> None:
+        async with serving(connections=1, waiting=2, queue=5) as place:
+            pool = place.pool
+            have = await pool.acquire()
+            for _ in range(5):
+                left = asked(pool.acquire())
+                await until(lambda: pool.waiting == 1)
+                left.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await left
+                assert pool.waiting == 0
+            late = asked(pool.acquire())
+            await until(lambda: pool.waiting == 1)
+            place.pass_time(6)
+            with pytest.raises(PoolTimeout):
+                await late
+            assert pool.waiting == 0
+            waiting = asked(pool.acquire())
+            await until(lambda: pool.waiting == 1)
+            pool.release(have)
+            assert await waiting is have
+
+    run(test)
