@@ -346,12 +346,14 @@ def test_who_has_left_the_queue_does_not_count_as_waiting() -> None:
             for _ in range(5):
                 left = asked(pool.acquire())
                 await until(lambda: pool.waiting == 1)
+                await turns(5)  # until it waits for the place itself
                 left.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await left
                 assert pool.waiting == 0
             late = asked(pool.acquire())
             await until(lambda: pool.waiting == 1)
+            await turns(5)
             place.pass_time(6)
             with pytest.raises(PoolTimeout):
                 await late
