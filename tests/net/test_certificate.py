@@ -10,7 +10,7 @@ import pytest
 
 from relay.errors import ConfigError
 from relay.net.certificate import Certificate
-from tests.net.certificates import make_certificate
+from tests.certificates import make_certificate
 
 NAMES = ["relay.example", "Upper.Example", "*.wild.example", "127.0.0.1", "2001:db8::1"]
 

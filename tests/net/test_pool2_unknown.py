@@ -13,7 +13,7 @@ from relay.errors import (
     ConnectTimeout,
 )
 from relay.net.upstream1 import Upstream1
-from tests.net.certificates import make_certificate
+from tests.certificates import make_certificate
 from tests.net.pooling import run, turns, until
 from tests.net.pooling2 import Place2, Provider2, asked, connection_of, serving2
 
