@@ -75,20 +75,21 @@ One token's trip
                     -> Stream2._send                 a DATA frame; all streams of this turn leave in one write
                     -> client socket
 
-Any of the two above with any of the two below: three Python frames; no task, no queue, no await, no timer object, no
-JSON. Several events in one read are one write. What arrives in pieces waits in the framer for its end. A socket that
-does not take everything switches its reader to the ring, and so does a stream without a window; a ring above its high
-mark closes the gate, and the provider's socket is not read, or its stream's window not opened, until it is below the
-low one. tests/core/test_budget.py and test_budget2.py count the frames, writes and copies, so that this stays true.
+Any of the two above with any of the two below: three Python frames (and a fourth for the first event of a turn to an
+HTTP/2 client, which plans the write); no task, no queue, no await, no timer object, no JSON. Several events in one read
+are one write. What arrives in pieces waits in the framer for its end. A socket that does not take everything switches
+its reader to the ring, and so does a stream without a window; a ring above its high mark closes the gate, and the
+provider's socket is not read, or its stream's window not opened, until it is below the low one.
+tests/core/test_budget.py and test_budget2.py count the frames, writes and copies, so that this stays true.
 
 One request's life
 ------------------
 Downstream1, or a stream of Downstream2, reads a head and makes an Exchange, which knows it as its Client. The exchange
 finds a route and takes a place on a connection from the pool (a Call: an idle connection of HTTP/1.1, a stream of
-HTTP/2), or waits for one in the only task there is. The Call sends the head with what is there of the body and calls
-`answered`; the exchange makes a Stream or a Transfer and hands it back, and from then on bytes flow without it. The
-answer's head leaves with its first byte, so whatever fails before is still a real status; after it, only an abort can
-say that an answer is not whole, and no answer that is not whole ends cleanly. Whoever leaves is noticed by the
+HTTP/2), or waits for one in a task that ends with the wait. The Call sends the head with what is there of the body and
+calls `answered`; the exchange makes a Stream or a Transfer and hands it back, and from then on bytes flow without it.
+The answer's head leaves with its first byte, so whatever fails before is still a real status; after it, only an abort
+can say that an answer is not whole, and no answer that is not whole ends cleanly. Whoever leaves is noticed by the
 connection he leaves, and the provider's connection is closed, or its stream reset, in the same call. (A client that is
 not being read, because its own body is not taken, is looked at every tick of the wheel instead.)
 

@@ -27,7 +27,8 @@ LINGER_BYTES = 1024 * 1024
 
 
 class Connection(asyncio.Protocol):
-    """A protocol of uvloop's or asyncio's. Subclasses read and write; this knows how the socket takes it."""
+    """A protocol of uvloop's or asyncio's. Subclasses read and write; this knows how the socket takes it. `peer` is the
+    other side's address, `secure` whether TLS is spoken."""
 
     __slots__ = (
         "_blocked_at",
@@ -39,12 +40,16 @@ class Connection(asyncio.Protocol):
         "_wheel",
         "_write",
         "closed",
+        "peer",
+        "secure",
         "tick",
     )
 
     def __init__(self, wheel: Wheel, stall: float) -> None:
         self.tick = 0
         self.closed = False
+        self.peer = ""
+        self.secure = False
         self._wheel = wheel
         self._stall = stall
         self._transport = cast(asyncio.Transport, None)
@@ -72,9 +77,11 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        address = transport.get_extra_info("peername")
+        self.peer = address[0] if isinstance(address, tuple) else "unix"
+        self.secure = transport.get_extra_info("ssl_object") is not None
         # Over TLS uvloop does not resume at a limit of 0, because its buffer never shows as empty.
-        high = _TLS_HIGH_WATER if transport.get_extra_info("ssl_object") is not None else 0
-        self._transport.set_write_buffer_limits(high=high)
+        self._transport.set_write_buffer_limits(high=_TLS_HIGH_WATER if self.secure else 0)
         self._write = self._transport.write
 
     def pause_writing(self) -> None:
@@ -154,7 +161,7 @@ class Connection(asyncio.Protocol):
             self._closing = True
             self._receive(nowhere)
             self._transport.close()
-            if self._transport.get_extra_info("ssl_object") is not None:
+            if self.secure:
                 Alarm(self._wheel, LINGER_TIME, self._cut_when_taken)
 
     def _cut_when_taken(self) -> None:

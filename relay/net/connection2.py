@@ -190,7 +190,7 @@ class Connection2(Connection):
             self.engine.reset(stream_id, code)
         self._late.clear()
 
-    # What the engine tells (relay.wire.http2.Listener)
+    # What the engine tells (relay.wire.listener2.Listener)
 
     def head_came(self, stream_id: int, fields: Headers, ended: bool) -> None:
         raise NotImplementedError

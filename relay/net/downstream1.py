@@ -60,8 +60,6 @@ class Downstream1(Connection1):
         "_since",
         "_state",
         "gate",
-        "peer",
-        "secure",
     )
 
     def __init__(self, service: Service) -> None:
@@ -81,16 +79,11 @@ class Downstream1(Connection1):
         self._lingered = 0
         self._paused = False
         self.gate = Gate(self)
-        self.peer = ""
-        self.secure = False
 
     # From the socket
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        address = transport.get_extra_info("peername")
-        self.peer = address[0] if isinstance(address, tuple) else "unix"
-        self.secure = transport.get_extra_info("ssl_object") is not None
         if not self._service.opened(self):
             self._cut()
             return

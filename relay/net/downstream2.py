@@ -31,9 +31,9 @@ _LOOK = 5.0
 
 
 class Downstream2(Connection2):
-    """`peer` is the client's address."""
+    """`_parting`: 0 serving, 1 parting has been announced, 2 the last stream has been named."""
 
-    __slots__ = ("_idle_since", "_opened_at", "_parting", "_parting_at", "_service", "peer", "secure")
+    __slots__ = ("_idle_since", "_opened_at", "_parting", "_parting_at", "_service")
 
     def __init__(self, service: Service) -> None:
         limits = service.limits
@@ -42,16 +42,11 @@ class Downstream2(Connection2):
         self._opened_at = self._idle_since = service.wheel.now
         self._parting = 0
         self._parting_at = 0.0
-        self.peer = ""
-        self.secure = False
 
     # From the socket. The client's preface has been read by whoever made this connection out of it.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        address = transport.get_extra_info("peername")
-        self.peer = address[0] if isinstance(address, tuple) else "unix"
-        self.secure = transport.get_extra_info("ssl_object") is not None
         if not self._service.opened(self):
             self._cut()
             return

@@ -31,7 +31,7 @@ _pack = frames.HEADER.pack
 
 
 class Stream2:
-    """`unacked`, `paused` and `feed` are the engine's side of it (relay.wire.http2.Stream)."""
+    """`unacked`, `paused` and `feed` are the engine's side of it (relay.wire.listener2.Stream)."""
 
     __slots__ = (
         "_flow",

@@ -71,7 +71,6 @@ class Upstream2(Connection2):
         "greeted",
         "idle_since",
         "idle_time",
-        "scheme",
         "served",
         "settled",
     )
@@ -93,16 +92,17 @@ class Upstream2(Connection2):
         self.served = 0
         self.idle_time = idle_time
         self.idle_since = wheel.now
-        self.scheme = b"http"
         # Whether the provider's settings have come: the connection is of use from then on.
         self.settled: asyncio.Future[bool] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        if transport.get_extra_info("ssl_object") is not None:
-            self.scheme = b"https"
         self.engine.greet(0)
         self._wheel.watch(self, self._wheel.now + self._look)
+
+    @property
+    def scheme(self) -> bytes:
+        return b"https" if self.secure else b"http"
 
     def _go_on(self) -> None:
         super()._go_on()

@@ -31,7 +31,6 @@ _TABLE_LIMIT = 4096
 _A_TURN = range(1024)
 _WORK_A_TURN = 256
 _HEAD_WORK = 7
-HEADS_A_TURN = _WORK_A_TURN // (_HEAD_WORK + 1)
 _KNOWN_SETTINGS = frozenset(range(frames.HEADER_TABLE_SIZE, frames.MAX_HEADER_LIST_SIZE + 1))
 
 _unpack = frames.HEADER.unpack_from
@@ -139,6 +138,7 @@ class Engine(State):
         """Take the next bytes of the connection, a client's preface aside. Never raises for what they say.
 
         The hot path: DATA that follows DATA of the same stream is joined, so that one read is one `feed` per stream.
+        (What gives it to the stream stands here three times, because a call would be another frame for each event.)
         """
         self.reads += 1
         rested = bool(self._rest)

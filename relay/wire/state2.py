@@ -34,8 +34,6 @@ from relay.wire.listener2 import Broken, Listener, Stream
 LIST_LIMIT = 32 * 1024
 # Streams that we reset: what was under way on them is not the peer's mistake. So many of the latest are known.
 _RESET_KNOWN = 1024
-
-
 # Streams that are through but for their reset may be so many more (connection2.py).
 LATE_RESETS = 32
 

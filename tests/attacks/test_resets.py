@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.attacks.ground import REQUESTS, Ground, one_line
+from tests.attacks.ground import Ground, one_line
 from tests.attacks.script import Blocks, asking, streams
 from tests.http2 import frames
 from tests.http2.frames import END_HEADERS, END_STREAM, MAX_WINDOW, Code, Kind
@@ -166,5 +166,4 @@ def test_reset_when_the_provider_works(ground: Ground, mistake: _Mistake, route:
         attacker.send(*mistakes, *more)
         attacker.ended_by(Code.ENHANCE_YOUR_CALM, Code.STREAM_CLOSED)
     one_line(case, attacker.frames[-1].code)
-    # A token or two may have run back into the bucket meanwhile.
-    assert 100 <= case.stats["aborted"] <= REQUESTS
+    assert case.stats["aborted"] >= 100
