@@ -24,12 +24,17 @@ from relay import config as configuration
 from relay.config import Config
 from relay.control.access import AccessLog
 from relay.control.exchange import Exchange
-from relay.control.office import Office, Timing
-from relay.control.router import Route, Router, Upstream
-from relay.errors import ConfigError, RelayError
+from relay.control.generation import Generation
+from relay.control.office import Office, Retention, Timing
+from relay.control.router import Resumable, Route, Router, Upstream
+from relay.core.follower import Flush
+from relay.core.hub import Hub
+from relay.errors import ConfigError, Drained, RelayError
+from relay.flow.overflow import Mode
 from relay.net.certificate import Certificate
 from relay.net.dial import Http, Origin, PoolLimits
 from relay.net.pool import Pool
+from relay.net.pulse import Pulse
 from relay.net.server import Address, Server
 from relay.net.service import Client, ClientLimits
 from relay.net.timers import Wheel
@@ -69,13 +74,15 @@ class App:
         self._clients = config.server.max_connections
         self._fit_descriptors()
         self._wheel = Wheel(self._loop)
+        self._pulse = Pulse(self._loop)
         self._access = AccessLog(config.server.access_log)
         self._certificate = self._read_certificate()
         self._upstreams = {table.name: self._upstream(table) for table in config.upstream}
-        limits, timeouts = config.limits, config.timeouts
+        limits, timeouts, retention = config.limits, config.timeouts, config.retention
         self.office = Office(
             router=Router(self._routes()),
             wheel=self._wheel,
+            pulse=self._pulse,
             access=self._access,
             timing=Timing(
                 head=timeouts.head,
@@ -83,7 +90,15 @@ class App:
                 idle=timeouts.idle,
                 total=timeouts.total,
                 heartbeat=timeouts.heartbeat,
+                placeholder=timeouts.placeholder,
             ),
+            retention=Retention(
+                finished=retention.finished,
+                orphan=retention.orphan,
+                grace=retention.orphan_grace,
+                stream=retention.stream,
+            ),
+            hub=Hub[Generation](retention.total),
             request_limit=limits.request_body,
             replay_limit=limits.replay_body,
             event_limit=limits.event,
@@ -91,6 +106,7 @@ class App:
             hosts=frozenset(host.lower().encode() for host in config.server.hosts),
             trusted=tuple(ipaddress.ip_network(network) for network in config.server.trusted),
             certificate=self._certificate,
+            page=config.server.page,
         )
         self._server = Server(
             self._wheel,
@@ -130,6 +146,7 @@ class App:
         await self._stopping.wait()
         await self._drain()
         self._wheel.close()
+        self._pulse.close()
         self._access.close()
 
     def stop(self) -> None:
@@ -165,10 +182,12 @@ class App:
         await asyncio.wait(waits, timeout=self._config.timeouts.drain, return_when=asyncio.FIRST_COMPLETED)
         if office.open:
             self._say(f"relay breaking off {len(office.open)} requests")
-            for exchange in list(office.open.values()):
+            for exchange in list(office.open):
                 exchange.drained()
             await asyncio.wait(waits[:1], timeout=_PARTING)
         self._server.cut()
+        for generation in office.hub:
+            generation.give_up(Drained("the relay is stopping"))
         # Their ends have yet to be told, and logged.
         await asyncio.wait(waits[:1], timeout=_PARTING)
         for wait in waits:
@@ -187,7 +206,14 @@ class App:
 
     def _routes(self) -> list[Route]:
         return [
-            Route(table.path, self._upstreams[table.upstream], table.strip_prefix.encode())
+            Route(
+                table.path,
+                self._upstreams[table.upstream],
+                table.strip_prefix.encode(),
+                Resumable(table.resumable),
+                Mode(table.overflow) if table.overflow else None,
+                Flush.of(table.flush_events, table.flush, table.smooth),
+            )
             for table in self._config.route
         ]
 

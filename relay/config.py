@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from relay.errors import ConfigError
+from relay.flow.overflow import MOST_EVENTS_HELD, MOST_HELD
 from relay.mistake import Mistake, nearest
 from relay.net.certificate import Certificate
 from relay.net.dial import is_link_local
@@ -52,6 +53,7 @@ class Listen(_Table, frozen=True):
     max_connections: int = 10_000
     max_streams: int = 100
     access_log: Literal["json", "text", "off"] = "json"
+    page: bool = True
 
 
 class UpstreamTable(_Table, frozen=True):
@@ -75,6 +77,21 @@ class RouteTable(_Table, frozen=True):
     path: str
     upstream: str
     strip_prefix: str = ""
+    resumable: Literal["ask", "always", "never"] = "ask"
+    overflow: Literal["merge", "disconnect", "pause", "drop"] | None = None
+    flush: Seconds = Seconds(0)
+    flush_events: int = 1
+    smooth: Seconds = Seconds(0)
+
+
+class RetentionTable(_Table, frozen=True):
+    """`[retention]`"""
+
+    finished: Seconds = Seconds(600)
+    orphan: Seconds = Seconds(3600)
+    orphan_grace: Seconds = Seconds(30)
+    stream: Size = Size(8 * 1024**2)
+    total: Size = Size(256 * 1024**2)
 
 
 class Timeouts(_Table, frozen=True):
@@ -91,6 +108,7 @@ class Timeouts(_Table, frozen=True):
     idle: Seconds = Seconds(300)
     total: Seconds = Seconds(0)
     heartbeat: Seconds = Seconds(15)
+    placeholder: Seconds = Seconds(0.5)
     upstream_idle: Seconds = Seconds(60)
     ping: Seconds = Seconds(30)
     pong: Seconds = Seconds(10)
@@ -121,6 +139,7 @@ class Config(_Table, frozen=True):
     route: list[RouteTable] = []
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
+    retention: RetentionTable = RetentionTable()
 
 
 _TABLES: dict[str, type[_Table]] = {
@@ -130,6 +149,7 @@ _TABLES: dict[str, type[_Table]] = {
     "route": RouteTable,
     "timeouts": Timeouts,
     "limits": Limits,
+    "retention": RetentionTable,
 }
 
 
@@ -196,6 +216,9 @@ def check(config: Config, place: str) -> None:
     for name in config.timeouts.__struct_fields__:
         if getattr(config.timeouts, name) < 0:
             raise ConfigError(f"{place}: [timeouts] {name} must not be negative")
+    for name in ("finished", "orphan", "orphan_grace"):
+        if getattr(config.retention, name) < 0:
+            raise ConfigError(f"{place}: [retention] {name} must not be negative")
     if config.limits.replay_body < 0:
         raise ConfigError(f"{place}: [limits] replay_body must not be negative")
     _check_counts(config, place)
@@ -295,6 +318,8 @@ def _check_counts(config: Config, place: str) -> None:
         ("[limits] event", config.limits.event),
         ("[limits] request_body", config.limits.request_body),
         ("[limits] inflated", config.limits.inflated),
+        ("[retention] stream", config.retention.stream),
+        ("[retention] total", config.retention.total),
         *((f"upstream {table.name!r}: max_connections", table.max_connections) for table in config.upstream),
         *((f"upstream {table.name!r}: max_streams", table.max_streams) for table in config.upstream),
     ):
@@ -368,6 +393,7 @@ def _check_routes(config: Config, place: str, names: list[str]) -> None:
         seen.append(route.path)
         if route.strip_prefix and not re.fullmatch(r"(/[^/*?#\s]+)+", route.strip_prefix):
             raise ConfigError(f'{where}: strip_prefix is the start of a path without a slash at its end, as "/openai"')
+        _check_flush(route, where)
         table = config.upstream[names.index(route.upstream)]
         base = split_url(table.url, place).path.rstrip("/")
         if base.endswith("/v1") and not route.strip_prefix and ("/v1/".startswith(route.path.rstrip("*")[:4])):
@@ -375,6 +401,16 @@ def _check_routes(config: Config, place: str, names: list[str]) -> None:
                 f"{where}: a request for /v1/… would ask the provider for {base}/v1/…; "
                 f"write url = {table.url.rstrip('/').removesuffix('/v1')!r} for upstream {table.name!r}"
             )
+
+
+def _check_flush(route: RouteTable, where: str) -> None:
+    for key, seconds in (("flush", route.flush), ("smooth", route.smooth)):
+        if not 0 <= seconds <= MOST_HELD:
+            raise ConfigError(f"{where}: {key} holds events back, and may be from 0 to {MOST_HELD:g} s")
+    if not 1 <= route.flush_events <= MOST_EVENTS_HELD:
+        raise ConfigError(f"{where}: flush_events may be from 1 to {MOST_EVENTS_HELD}")
+    if route.smooth and (route.flush or route.flush_events > 1):
+        raise ConfigError(f"{where}: smooth and flush exclude each other: the one spreads events, the other joins them")
 
 
 def _check_exposure(config: Config, place: str) -> None:

@@ -19,6 +19,7 @@ class CloseReason(enum.StrEnum):
     REFUSED = "refused"  # answered by the relay itself with an error
     CLIENT_LEFT = "client_left"
     CLIENT_STALLED = "client_stalled"
+    CLIENT_BEHIND = "client_behind"  # the reader fell further behind than its overflow allows
     CLIENT_ERROR = "client_error"  # the client broke the protocol in mid-request
     CLIENT_TIMEOUT = "client_timeout"  # the client fell silent in mid-request
     UPSTREAM_CUT = "upstream_cut"  # the provider's answer stopped before its end
@@ -26,6 +27,8 @@ class CloseReason(enum.StrEnum):
     UPSTREAM_INVALID = "upstream_invalid"  # the provider broke the protocol
     UPSTREAM_UNREACHABLE = "upstream_unreachable"
     UPSTREAM_TIMEOUT = "upstream_timeout"
+    CANCELLED = "cancelled"  # somebody cancelled the stream by its id
+    ORPHANED = "orphaned"  # nobody had read the stream for as long as it may be without a reader
     DRAINED = "drained"  # the relay stopped
 
 
@@ -89,6 +92,80 @@ class NotFound(RequestError):
     code = "not_found"
 
 
+class BadRequest(RequestError):
+    """A field or a query that the relay reads itself says something that it cannot mean."""
+
+    status = 400
+    code = "bad_request"
+
+
+class EventsGone(RequestError):
+    """The event that is asked for was not kept. `oldest`: the first that is."""
+
+    status = 410
+    code = "events_gone"
+
+    def __init__(self, oldest: int) -> None:
+        super().__init__(f"that event is no longer kept; the oldest is {oldest}")
+        self.oldest = oldest
+
+
+class NotKept(RequestError):
+    """Of the stream that is asked for nothing is kept."""
+
+    status = 410
+    code = "not_kept"
+
+
+class MethodNotAllowed(RequestError):
+    """`allow`: the methods that the resource has, as the Allow field lists them."""
+
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, allow: str) -> None:
+        super().__init__(f"this resource has {allow}")
+        self.allow = allow
+
+
+class AheadOfTail(RequestError):
+    """The event that is asked for is one that has not come."""
+
+    status = 409
+    code = "ahead_of_stream"
+
+
+class KeyReused(RequestError):
+    """An Idempotency-Key that was sent with another body before."""
+
+    status = 422
+    code = "idempotency_key_reused"
+
+
+class RequestPending(RequestError):
+    """A request with the same Idempotency-Key is still coming in."""
+
+    status = 409
+    code = "request_pending"
+    retryable = True
+    retry_after = 1
+
+
+class Cancelled(RequestError):
+    """Somebody cancelled the stream by its id; there will be no more of it."""
+
+    status = 410
+    code = "cancelled"
+    reason = CloseReason.CANCELLED
+
+
+class Orphaned(Cancelled):
+    """Nobody was there to read the stream."""
+
+    code = "orphaned"
+    reason = CloseReason.ORPHANED
+
+
 class Misdirected(RequestError):
     status = 421
     code = "misdirected_request"
@@ -130,6 +207,13 @@ class ClientBroke(ClientGone):
 class ClientStalled(ClientGone):
     code = "client_stalled"
     reason = CloseReason.CLIENT_STALLED
+
+
+class ClientBehind(ClientGone):
+    """A reader of a stream that others may still read, or that it may resume."""
+
+    code = "client_behind"
+    reason = CloseReason.CLIENT_BEHIND
 
 
 class UpstreamError(RelayError):

@@ -28,11 +28,14 @@ _ID_LIMIT = 128
 
 class Line(TypedDict, total=False):
     """Times in milliseconds from the request's head on; `http` and `upstream_http` are the versions spoken; `bytes` and
-    `events` came from the provider for the client, `bytes_in` from the client."""
+    `events` came from the provider for the client, `bytes_in` from the client; `merged`
+    of the events went inside another, `dropped` not at all. A resumable stream has a line of its own
+    when it ends, with `generation`: its readers' lines say how far each of them came."""
 
     time: str
     request_id: str
     stream_id: str
+    generation: str
     upstream_request_id: str
     client: str
     http: str
@@ -45,6 +48,8 @@ class Line(TypedDict, total=False):
     bytes_in: int
     bytes: int
     events: int
+    merged: int
+    dropped: int
     upstream_http: str | None
     attempts: int
     first_event_ms: float | None
@@ -95,7 +100,8 @@ class Record:
         self.error: RelayError | None = None
 
     def line(self, reason: CloseReason, *, bytes_in: int, bytes_out: int, events: int) -> Line:
-        first = _ms(self.first_at - self.started_at) if self.first_at else None
+        # Who joins late finds the first event there.
+        first = _ms(max(self.first_at - self.started_at, 0.0)) if self.first_at else None
         line: Line = {
             "time": "",
             "request_id": self.request_id,

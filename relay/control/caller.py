@@ -5,6 +5,7 @@ What a client says of itself is believed only as far as a network that is truste
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import secrets
 
@@ -13,6 +14,8 @@ from relay.wire.head import Headers, RequestHead
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+# Cookies aside: they change while their owner stays.
+_CREDENTIALS = headers.CREDENTIALS - {b"cookie"}
 _REQUEST_ID_LIMIT = 128
 _REQUEST_ID_MARKS = frozenset("-_.:/+=")
 
@@ -25,6 +28,12 @@ def request_id(request: RequestHead) -> str:
         if all(char.isalnum() or char in _REQUEST_ID_MARKS for char in text):
             return text
     return secrets.token_urlsafe(12)
+
+
+def owner(request: RequestHead) -> bytes:
+    """Whose request it is, as far as its credentials tell: a digest of them, so that none is kept; empty for none."""
+    given = [value for name, value in request.headers if name in _CREDENTIALS]
+    return hashlib.sha256(b"\0".join(given)).digest() if given else b""
 
 
 def forwarded(peer: str, request: RequestHead, trusted: tuple[Network, ...]) -> Headers:

@@ -1,85 +1,82 @@
-"""One request and its answer: admit -> route -> connect -> commit -> finish.
+"""One request and its answer, as its client sees it: admit -> errand -> listen -> deliver.
 
-        start ----> route ----> acquire ----> ask ----> answered ----> transfer ----> delivered
-          |           |            |           |                          |
-          own answer  404, 403     429..504    unanswered: repeat once    ended: finish, or error event and abort
-                                               or 502, 504
+        start ----> own answer           health, the page, the state of a stream, a refusal
+              ----> join, or poll        a stream that is known already
+              ----> a generation         which asks a provider, and may outlive this exchange
 
-Only `acquire` waits, in a task that ends with it; everything else happens in the call that caused it. The answer's
-head is committed with its first byte, so that whatever fails before still gets a real status. What happens later can
-only be told by an abort: no answer that is not whole ever ends cleanly.
+A generation tells its exchanges when it has opened and when it has ended; between the two, bytes flow from it to the
+client's connection without this. The answer's head is committed with its first byte, so that whatever fails before
+still gets a real status. What happens later can only be told by an abort: no answer that is not whole ever ends
+cleanly.
 """
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import secrets
-import time
+from collections.abc import Callable
 
-from relay.control import auth, caller, health, retry
+import orjson
+
+from relay.control import auth, caller, health, page, streams, wishes
 from relay.control.access import Record
+from relay.control.generation import Generation, State
 from relay.control.office import Office
-from relay.control.router import Route
-from relay.core.inflated import InflatedStream
+from relay.control.router import Resumable, Route
+from relay.control.streams import Join, Poll, Reply
+from relay.core.follower import AT_ONCE, Follower
 from relay.core.reader import Reader
 from relay.core.request import RequestBody
-from relay.core.stream import Stream
-from relay.core.transfer import Receiver, Transfer
 from relay.errors import (
+    ClientBehind,
     ClientGone,
+    ClientLeft,
     CloseReason,
     Drained,
+    EventsGone,
+    KeyReused,
+    MethodNotAllowed,
     NotFound,
     PayloadTooLarge,
     RelayError,
-    RemoteProtocolError,
-    UpstreamCut,
-    UpstreamError,
-    UpstreamInvalid,
-    UpstreamTimeout,
+    RequestPending,
 )
-from relay.flow.gate import Gate
-from relay.flow.overflow import ANSWER
-from relay.net.service import Call, Client
+from relay.flow.overflow import Lag, Mode, lag
+from relay.net.service import Client
 from relay.wire import dialect, headers
-from relay.wire.dialect import Ending
-from relay.wire.encoding import inflater
-from relay.wire.head import Headers, RequestHead, ResponseHead
+from relay.wire.head import Headers, RequestHead
 
-# How long a stream may be silent before its last event is looked at (seconds): one whose provider has sent the
-# terminal event, but not closed, ends then.
-SETTLE = 5.0
+# A reader that lags is looked at so often (seconds).
+_LAG_LOOK = 1.0
 
 
 class _Phase(enum.Enum):
     NEW = enum.auto()
-    QUEUED = enum.auto()
-    ASKED = enum.auto()
+    WAITING = enum.auto()  # for the rest of the request, for the provider, or for an event
     STREAMING = enum.auto()
     DELIVERING = enum.auto()
     DONE = enum.auto()
 
 
 class Exchange:
-    """`done`: nothing more will happen. An exchange is its provider connection's asker, its transfer's owner, and
-    what the client's connection knows of the request."""
+    """`done`: nothing more will happen. An exchange is a generation's listener, and what the client's connection knows
+    of the request."""
 
     __slots__ = (
-        "_answered_at",
-        "_asked_at",
+        "_after",
         "_beat_at",
+        "_began_at",
         "_client",
-        "_connection",
-        "_dialect",
+        "_errand",
+        "_generation",
+        "_held_up",
+        "_lent",
         "_office",
         "_phase",
-        "_receiver",
+        "_reader",
         "_record",
         "_request",
-        "_route",
-        "_task",
-        "_transfer",
+        "_wishes",
         "body",
         "tick",
     )
@@ -90,26 +87,28 @@ class Exchange:
         self._request = request
         self._client = client
         self._phase = _Phase.NEW
-        self._dialect = dialect.of(request.path)
         self._record = Record(
             request,
             caller.client_address(client.peer, request, office.trusted),
             caller.request_id(request),
             secrets.token_urlsafe(16),
-            self._dialect.name,
+            dialect.of(request.path).name,
         )
-        self._route: Route | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._connection: Call | None = None
-        self._transfer: Transfer | None = None
-        self._receiver: Receiver | None = None
-        self._asked_at = 0.0
-        self._answered_at = 0.0
+        self._wishes = wishes.NOTHING
+        self._errand: Join | Poll | None = None
+        self._generation: Generation | None = None
+        self._reader: Reader | None = None
+        self._after = 0
+        self._lent = False  # the body is the generation's
+        self._held_up = False
         self._beat_at = 0.0
+        self._began_at = office.wheel.now
         self.body = RequestBody(
             client.gate, office.wheel, limit=office.request_limit, keep=office.replay_limit, overrun=self._overrun
         )
-        office.open[self._record.stream_id] = self
+        if request.get(b"idempotency-key") is not None:
+            self.body.digest()
+        office.open[self] = None
 
     def __repr__(self) -> str:
         return f"<Exchange {self._record.request_id} {self._phase.name.lower()}>"
@@ -118,27 +117,34 @@ class Exchange:
     def done(self) -> bool:
         return self._phase is _Phase.DONE
 
-    # Admit, route, connect
+    # Admit
 
     def start(self) -> None:
         """The head was read; the body may still be coming."""
-        own = health.answer(self._request, draining=self._office.draining)
+        office, request = self._office, self._request
+        own = health.answer(request, draining=office.draining)
+        if own is None and office.page:
+            own = page.answer(request)
         if own is not None:
             self._respond(*own)
             return
         try:
-            if self._client.secure and self._office.certificate is not None:
-                auth.check_authority(self._request, self._office.certificate)
-            if (self._request.framing.length or 0) > self._office.request_limit:
+            if self._client.secure and office.certificate is not None:
+                auth.check_authority(request, office.certificate)
+            if (request.framing.length or 0) > office.request_limit:
                 raise self._too_large()
-            route = self._route = self._find_route()
+            self._wishes = wishes.read(request)
+            errand = streams.errand(office, request, self._wishes)
+            if errand is None:
+                self._generate()
+            elif isinstance(errand, Reply):
+                self._respond(*errand)
+            else:
+                self._errand = errand
+                self._phase = _Phase.WAITING
+                self._await_body(self._run_errand)
         except RelayError as error:
             self._refuse(error)
-            return
-        self._record.route, self._record.upstream = route.pattern, route.upstream.name
-        self._client.proceed()
-        self._watch(self._office.timing.total)
-        self._find_connection()
 
     def _find_route(self) -> Route:
         route = self._office.router.match(self._request.path)
@@ -148,162 +154,199 @@ class Exchange:
             auth.check_origin(self._request, self._office.hosts)
         return route
 
-    def _find_connection(self) -> None:
-        """Ask on an idle connection at once; else wait for one in a task."""
-        assert self._route is not None
-        self._phase = _Phase.QUEUED
-        fresh = self._record.attempts > 0
-        connection = None if fresh else self._route.upstream.pool.take()
-        if connection is not None:
-            self._ask(connection)
-        else:
-            self._task = asyncio.get_running_loop().create_task(self._acquire(self._route, fresh))
-
-    async def _acquire(self, route: Route, fresh: bool) -> None:
-        try:
-            connection = await route.upstream.pool.acquire(fresh=fresh)
-        except RelayError as error:
-            self._task = None
-            self._fail(error)
-            return
-        except Exception as error:
-            # A defect, or something of the system's: the client must not wait for ever because of it.
-            self._task = None
-            self._fail(UpstreamError("no connection to the provider could be had", repr(error)))
-            return
-        self._task = None
-        if self._phase is _Phase.QUEUED:
-            self._ask(connection)
-        else:
-            connection.cancel()
-
-    def _ask(self, connection: Call) -> None:
-        assert self._route is not None
-        request, route = self._request, self._route
-        self._phase = _Phase.ASKED
-        self._connection = connection
-        self._record.attempts += 1
-        self._record.upstream_http = connection.http
-        self._asked_at = self._office.wheel.now
-        upstream = route.upstream
-        fields = headers.to_upstream(
-            request,
-            authority=upstream.authority,
-            request_id=self._record.request_id.encode(),
-            credential=upstream.credential,
-            identity=self._wants_identity(),
-            client=self._client.peer.encode() if upstream.forwarded else None,
-            forwarded=caller.forwarded(self._client.peer, request, self._office.trusted),
-        )
-        if request.framing.empty and not self.body.ended:
+    def _await_body(self, then: Callable[[], None]) -> None:
+        """Do this when the request is whole: its body matters, but only as a whole."""
+        if self._request.framing.empty:
             self.body.end()
-        self._watch(self._office.timing.head)
-        connection.ask(request.method, route.target(request.target), fields, request.framing, self, self.body.reader)
-
-    def _wants_identity(self) -> bool:
-        """Whether the answer's events may have to be read: then the provider should not compress them."""
-        accept = self._request.get(b"accept") or b""
-        return not self._dialect.opaque or headers.EVENT_STREAM in accept.lower()
-
-    # The provider has something to say
-
-    def answered(self, head: ResponseHead) -> Receiver:
-        self._receiver = self._prepare(head)
-        return self._receiver
-
-    def _prepare(self, head: ResponseHead) -> Receiver:
-        assert self._connection is not None
-        assert self._route is not None
-        self.body.settle()
-        self._request = self._request.bare()
-        self._phase = _Phase.STREAMING
-        self._answered_at = self._office.wheel.now
-        self._record.status = head.status
-        self._record.upstream_request_id = head.get(b"x-request-id") or head.get(b"request-id")
-        event_stream = headers.is_event_stream(head) and self._request.method != b"HEAD"
-        fields = headers.to_client(
-            head,
-            request_id=self._record.request_id.encode(),
-            stream_id=self._record.stream_id.encode(),
-            event_stream=event_stream,
-            cookies=self._route.upstream.credential is None,
-        )
-        if event_stream:
-            return self._begin_stream(head, fields, self._connection.gate)
-        reader = Reader(ANSWER, self._connection.gate)
-        length = head.framing.length
-        if self._request.method == b"HEAD" or head.status == 304:
-            # The length of what these do not send is a fact of its own.
-            fields += [field for field in head.headers if field[0] == b"content-length"]
-        transfer = self._transfer = Transfer(reader, self, self._office.wheel)
-        bodiless = self._request.method == b"HEAD" or head.status in (204, 304)
-        self._client.start(head.status, fields, length, reader, bodiless=bodiless)
-        self._watch_answer()
-        return transfer
-
-    def _begin_stream(self, head: ResponseHead, fields: Headers, provider: Gate) -> Receiver:
-        office = self._office
-        decoder, failure = None, None
-        try:
-            decoder = inflater(head.get(b"content-encoding"), office.inflate_limit)
-        except RemoteProtocolError as error:
-            failure = UpstreamInvalid(f"the provider's answer is invalid: {error.message}")
-        # What inflates stands between the reader and the provider, and is held in its place.
-        gate = provider if decoder is None else Gate(None)
-        reader = Reader(ANSWER, gate)
-        stream = self._transfer = Stream(reader, self, office.wheel, self._dialect, office.event_limit)
-        if failure is not None:
-            self._give_up(failure)
-            return stream
-        self._client.start(head.status, fields, None, reader)
-        if self._dialect.opaque:
-            # Nobody knows how long its first event may take, and its reader may wait for the head.
-            self._client.flush_head()
-        self._watch_answer()
-        if decoder is None:
-            return stream
-        return InflatedStream(stream, decoder, gate, provider, self._provider_parted, self._give_up)
-
-    def unanswered(self, error: UpstreamError) -> None:
-        self._connection = None
-        if retry.may_repeat(error, self.body, self._record.attempts):
-            self.body.rewind()
-            self._find_connection()
+            then()
         else:
-            self._fail(error)
+            self.body.skim(then)
+            self._client.proceed()
 
-    def _provider_parted(self) -> None:
-        """The provider has sent all; its connection may already serve another request."""
-        self._connection = None
+    # A generation of its own
 
-    def transfer_began(self) -> None:
-        self._record.first_at = time.monotonic()
+    def _generate(self) -> None:
+        office, request, said = self._office, self._request, self._wishes
+        route = self._find_route()
+        self._record.route, self._record.upstream = route.pattern, route.upstream.name
+        asked = said.resumable or said.respond_async
+        resumable = bool(office.retention.finished) and (
+            route.resumable is Resumable.ALWAYS or (route.resumable is Resumable.ASK and asked)
+        )
+        overflow = said.overflow or route.overflow
+        generation = self._generation = Generation(
+            office,
+            request,
+            self._record,
+            route,
+            self.body,
+            dialect.of(request.path),
+            peer=self._client.peer,
+            owner=caller.owner(request),
+            resumable=resumable,
+            logged=overflow not in (None, Mode.PAUSE) or not (said.flush or route.flush).at_once,
+            grace=office.retention.grace if said.grace is None else said.grace,
+        )
+        self._lent = True
+        self._phase = _Phase.WAITING
+        if resumable and said.key is not None:
+            office.hub.alias(streams.key_name(request, said.key), generation)
+        if resumable and said.respond_async:
+            self.body.then(self._accepted)
+        else:
+            generation.listen(self)
+        self._client.proceed()
+        generation.start()
 
-    def transfer_ended(self, error: RelayError | None) -> None:
+    def _accepted(self) -> None:
+        """The request is whole, and its answer will be read elsewhere."""
+        generation, self._generation = self._generation, None
+        assert generation is not None
+        if self._phase is _Phase.WAITING:
+            generation.expect()
+            self._respond(*streams.accepted(generation))
+
+    # One that is known
+
+    def _run_errand(self) -> None:
+        errand = self._errand
+        if errand is None or self._phase is not _Phase.WAITING:
+            return
+        generation = errand.generation
+        self._record.stream_id = generation.stream_id
+        if isinstance(errand, Poll):
+            self._poll()
+            return
+        said = self._wishes
+        if said.key is not None and not errand.native and not generation.body.same_as(self.body):
+            pending = not generation.body.ended
+            self._refuse(
+                RequestPending("the first request with this Idempotency-Key is still being sent")
+                if pending
+                else KeyReused("this Idempotency-Key was sent with another body before")
+            )
+            return
+        if said.grace is not None:
+            generation.grace = said.grace
+        self._generation = generation
+        self._after = errand.after
+        generation.listen(self)
+        if errand.native or generation.state is not State.WAITING:
+            self.opened()
+
+    def _poll(self) -> None:
+        errand, office = self._errand, self._office
+        assert isinstance(errand, Poll)
+        generation = errand.generation
+        generation.visit()
+        fanout = generation.fanout
+        left = self._began_at + errand.wait - office.wheel.now
+        if generation.over or fanout is None or generation.events > errand.after or left <= 0:
+            self._errand = None
+            self._respond(*streams.events_behind(generation, errand.after))
+        else:
+            fanout.wait(self._poll_again)
+            office.wheel.watch(self, office.wheel.now + left)
+
+    def _poll_again(self) -> None:
+        if self._errand is not None and self._phase is _Phase.WAITING:
+            self._poll()
+
+    # The generation tells
+
+    @property
+    def takes_body(self) -> bool:
+        """Whether a plain answer may still be passed on to it."""
+        return self._phase is _Phase.WAITING
+
+    def opened(self) -> None:
+        generation, client = self._generation, self._client
+        assert generation is not None
+        if generation.captured is not None:
+            self._answer_whole(*generation.captured)
+            return
+        if self._phase is not _Phase.WAITING:
+            return  # it has begun already, in the stream's own name
+        self._phase = _Phase.STREAMING
+        self._request = self._request.bare()
+        self._record.status = generation.status or 200
+        if generation.fanout is not None:
+            self._follow(generation)
+        else:
+            assert generation.reader is not None
+            self._reader = generation.reader
+            client.start(
+                generation.status,
+                generation.fields,
+                generation.length,
+                generation.reader,
+                bodiless=generation.bodiless,
+            )
+        if generation.dialect.opaque and generation.is_stream and not self.done:
+            # Nobody knows how long its first event may take, and its reader may wait for the head.
+            client.flush_head()
+        self._watch(now=self._office.wheel.now)
+
+    def _follow(self, generation: Generation) -> None:
+        """Read its log, from where this client is."""
+        fanout, said = generation.fanout, self._wishes
+        assert fanout is not None
+        after = fanout.log.tail if self._after == streams.LATEST else self._after
+        flush = said.flush or generation.route.flush or AT_ONCE
+        follower = self._reader = Follower(fanout, after, self._lag(generation), self._fell_behind, flush)
+        fields = generation.fields or headers.of_stream(
+            stream_id=generation.stream_id.encode(), request_id=self._record.request_id.encode()
+        )
+        if generation.last_disconnect is not None:
+            fields = [*fields, (b"relay-last-disconnect", generation.last_disconnect.encode())]
+        self._client.start(generation.status or 200, fields, None, follower)
+        if generation.over:
+            self.ended(generation.error)
+
+    def _lag(self, generation: Generation) -> Lag:
+        mode = self._wishes.overflow or generation.route.overflow
+        if mode is None and not generation.resumable:
+            mode = Mode.PAUSE
+        if mode is None:
+            fanout = generation.fanout
+            mode = Mode.MERGE if fanout is not None and fanout.read_delta is not None else Mode.DISCONNECT
+        return lag(mode)
+
+    def _fell_behind(self, error: RelayError) -> None:
+        self.stop(error)
+        self._client.cut()
+
+    def _answer_whole(self, status: int, fields: Headers, body: bytes) -> None:
+        """The provider's answer was no stream after all."""
+        if self._phase is _Phase.STREAMING and not self._client.head_sent:
+            assert self._reader is not None
+            self._reader.detach()
+        elif self._phase is not _Phase.WAITING:
+            return
+        self._phase = _Phase.DELIVERING
+        self._record.status = status
+        named = any(name == b"x-request-id" for name, _ in fields)
+        own = [] if named else [(b"x-request-id", self._record.request_id.encode())]
+        self._client.respond(status, [*fields, *own], body)
+
+    def ended(self, error: RelayError | None) -> None:
         """Finish the client's side when it has taken what waits; or break it off so that it sees it."""
-        transfer = self._transfer
-        assert transfer is not None
-        self._connection = None
-        self.body.drop()
+        generation, reader = self._generation, self._reader
+        if self._phase is _Phase.WAITING and error is not None:
+            self._refuse(error)
         if self._phase is not _Phase.STREAMING:
-            return  # it has been given up before; an end is told once
+            return
+        assert generation is not None
+        assert reader is not None
         self._phase = _Phase.DELIVERING
         self._record.error = error
         if error is None:
-            transfer.reader.finish()
-        elif self._client.head_sent:
-            self._send_error_event(transfer, error)
-            transfer.reader.abort()
+            reader.finish()
+        elif self._client.head_sent or reader.waiting:
+            reader.abort(generation.error_event())
         else:
-            transfer.reader.detach()
+            reader.detach()
             self._refuse(error)
-
-    def _send_error_event(self, transfer: Transfer, error: RelayError) -> None:
-        """Tell the reader of a stream why it breaks off, in its dialect; the provider's own error event is enough."""
-        if isinstance(transfer, Stream) and transfer.at_border and transfer.ending() is not Ending.ERROR:
-            event = self._dialect.error_event(error, transfer.first, transfer.last)
-            if event:
-                transfer.reader.send(event)
 
     # Ends
 
@@ -313,13 +356,12 @@ class Exchange:
             return
         if not isinstance(error, ClientGone):
             self._fail(error)
-        else:
-            self._release_provider()
-            # Of an answer that was already being broken off, the first reason is the one.
-            error = self._record.error = self._record.error or error
-            if not self._client.head_sent or not self._record.status:
-                self._record.status = error.status
-            self._finish(error.reason)
+            return
+        # Of an answer that was already being broken off, the first reason is the one.
+        error = self._record.error = self._record.error or error
+        if not self._client.head_sent or not self._record.status:
+            self._record.status = error.status
+        self._finish(error.reason)
 
     def drained(self) -> None:
         """The relay waits no longer."""
@@ -337,33 +379,17 @@ class Exchange:
     def _too_large(self) -> RelayError:
         return PayloadTooLarge(f"the body may have at most {self._office.request_limit} bytes")
 
-    def _give_up(self, error: RelayError) -> None:
-        """Cancel the provider and end the answer, as if the provider had broken off."""
-        self._release_provider()
-        receiver = self._receiver or self._transfer
-        if receiver is None:
-            self._refuse(error)
-        else:
-            receiver.fail(error)
-
     def _fail(self, error: RelayError) -> None:
-        """Something failed on our side of the provider; whatever it was doing is cancelled."""
+        """Something failed on the client's side of the generation, or on ours."""
         if self.done:
             return
         self._record.error = error
         if self._phase is _Phase.DELIVERING:
             self._client.abort()
+        elif self._generation is not None:
+            self._generation.give_up(error)
         else:
-            self._give_up(error)
-
-    def _release_provider(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.cancel()
-        self.body.drop()
+            self._refuse(error)
 
     def _refuse(self, error: RelayError) -> None:
         """Answer with the error: nothing of an answer has left yet."""
@@ -373,104 +399,99 @@ class Exchange:
             fields.append((b"retry-after", b"%d" % error.retry_after))
         if error.retryable:
             fields.append((b"x-should-retry", b"true"))
-        self._respond(error.status, fields, self._dialect.error_body(error, self._record.request_id))
+        if isinstance(error, MethodNotAllowed):
+            fields.append((b"allow", error.allow.encode()))
+        body = dialect.of(self._request.path).error_body(error, self._record.request_id)
+        if isinstance(error, EventsGone):
+            document = orjson.loads(body)
+            document["error"]["oldest"] = error.oldest
+            body = orjson.dumps(document)
+        self._respond(error.status, fields, body)
 
     def _respond(self, status: int, fields: Headers, body: bytes) -> None:
+        self._phase = _Phase.DELIVERING
         self._record.status = status
-        self.body.drop()
+        if self._generation is None and not self._lent:
+            self.body.drop()
         self._client.respond(status, [*fields, (b"x-request-id", self._record.request_id.encode())], body)
 
     def _finish(self, reason: CloseReason) -> None:
         self._phase = _Phase.DONE
-        self._office.wheel.forget(self)
-        self._office.open.pop(self._record.stream_id, None)
-        self.body.drop()
-        transfer = self._transfer
-        self._office.access.write(
-            self._record.line(
-                reason,
-                bytes_in=self.body.bytes,
-                bytes_out=transfer.bytes if transfer is not None else 0,
-                events=transfer.events if isinstance(transfer, Stream) else 0,
-            )
-        )
+        office, generation, reader = self._office, self._generation, self._reader
+        office.wheel.forget(self)
+        office.open.pop(self, None)
+        self._errand = None
+        follower = reader if isinstance(reader, Follower) else None
+        bytes_out = events = 0
+        if follower is not None:
+            bytes_out, events = follower.given, follower.delivered
+        elif generation is not None:
+            bytes_out, events = generation.fed, generation.events
+        if generation is not None:
+            self._record.first_at = generation.first_at
+        line = self._record.line(reason, bytes_in=self.body.bytes, bytes_out=bytes_out, events=events)
+        if follower is not None:
+            line["merged"], line["dropped"] = follower.merged, follower.dropped
+        office.access.write(line)
+        if generation is not None:
+            known = self._client.head_sent or self._wishes.key is not None
+            if self._lent and not self.body.ended and not generation.over:
+                generation.give_up(self._record.error or ClientLeft("the request was not sent to its end"))
+            generation.leave(self, reason, known=known)
+        elif not self._lent:
+            self.body.drop()
         # Whoever still knows this exchange, it should not cost what it carried.
         self._request = self._request.bare()
-        self._transfer = self._receiver = None
+        self._generation = self._reader = None
 
     # Time
 
-    def _watch(self, after: float) -> None:
-        if after:
-            self._office.wheel.watch(self, self._office.wheel.now + after)
-
-    def _watch_answer(self) -> None:
-        """Look again when the first of an answer's deadlines may have come."""
-        timing = self._office.timing
-        self._watch(min(limit for limit in (timing.heartbeat, timing.first_event, timing.idle, SETTLE) if limit))
+    def _watch(self, now: float) -> None:
+        when = self._next_look(now)
+        if when:
+            self._office.wheel.watch(self, when)
 
     def due(self, now: float) -> float:
-        if self._phase in (_Phase.DELIVERING, _Phase.DONE):
+        if self._phase is _Phase.WAITING and self._errand is not None:
+            self._poll_again()
             return 0
-        total = self._office.timing.total
-        left = self._record.started_at + total - time.monotonic()
-        if total and left <= 0:
-            self._fail(UpstreamTimeout(f"the exchange took longer than {total:g} s"))
-            return 0
-        when = 0.0
-        if self._phase is _Phase.ASKED:
-            when = self._due_asked(now)
-        elif self._phase is _Phase.STREAMING:
-            when = self._due_streaming(now)
-        if total and not self.done:
-            return min(when, now + left) if when else now + left
-        return when
+        return self._next_look(now)
 
-    def _due_asked(self, now: float) -> float:
-        limit = self._office.timing.head
-        since = self._asked_at
-        if not self._request.framing.empty:
-            # The client may take its time with the body; it has a limit of its own.
-            since = max(since, self.body.active) if self.body.ended else now
-        if not limit:
+    def _next_look(self, now: float) -> float:
+        """Look at what time may ask for, and say when to look again."""
+        generation, reader = self._generation, self._reader
+        if self._phase is not _Phase.STREAMING or generation is None or not generation.is_stream:
             return 0
-        if now - since >= limit:
-            self._fail(UpstreamTimeout(f"the provider did not begin its answer in {limit:g} s"))
-            return 0
-        return since + limit
-
-    def _due_streaming(self, now: float) -> float:
-        transfer, connection = self._transfer, self._connection
-        if transfer is None or connection is None:
-            return 0
-        timing = self._office.timing
-        if connection.gate.closed:
-            # The provider is held because the client does not read: the silence is not the provider's.
-            transfer.active = self._answered_at = now
-        limit = timing.idle if transfer.began else timing.first_event
-        # Comments keep a stream alive, but are no first event.
-        since = transfer.active if transfer.began else self._answered_at
-        silent = now - transfer.active
-        if limit and now - since >= limit:
-            what = "was silent for" if transfer.began else "sent no event for"
-            self._give_up(UpstreamTimeout(f"the provider {what} {limit:g} s"))
-            return 0
-        when = since + limit if limit else now + SETTLE
-        if isinstance(transfer, Stream):
-            if silent >= SETTLE and transfer.began and transfer.ending() is not Ending.OPEN:
-                # The provider has said all, but not closed.
-                self._give_up(UpstreamCut("the provider did not end its answer"))
+        late_at = 0.0
+        if isinstance(reader, Follower):
+            late_at = reader.late_at(now)
+            if late_at and now >= late_at:
+                self._fell_behind(ClientBehind("the reader fell too far behind the stream"))
                 return 0
-            when = min(when, now + min(timing.idle or SETTLE, SETTLE), self._beat(transfer, now))
-        return when
+        looks = (self._beat(generation, now), self._placeholder(generation, now), late_at)
+        return min((when for when in looks if when), default=0)
 
-    def _beat(self, stream: Stream, now: float) -> float:
+    def _beat(self, generation: Generation, now: float) -> float:
         """Send a heartbeat if one is due; return when the next one is."""
         every = self._office.timing.heartbeat
         if not every:
-            return now + SETTLE
-        if now - max(stream.active, self._beat_at) >= every:
+            return 0
+        spoke_at = generation.spoke_at
+        if now - max(spoke_at, self._beat_at) >= every:
             self._beat_at = now
-            if stream.at_border:
-                self._client.heartbeat()
-        return max(stream.active, self._beat_at) + every
+            if generation.at_border:
+                self._client.insert(b":\n")
+        return max(spoke_at, self._beat_at) + every
+
+    def _placeholder(self, generation: Generation, now: float) -> float:
+        """Tell a reader who asked for it that there is no first token yet; once."""
+        after = self._office.timing.placeholder
+        if not self._wishes.placeholder or not after or generation.events or self._held_up:
+            return 0
+        when = self._began_at + after
+        if now < when:
+            return when
+        self._held_up = True
+        document = {"id": generation.stream_id, "waited_ms": round((now - self._began_at) * 1000)}
+        self._client.insert(b"event: relay.waiting\ndata: %b\n\n" % orjson.dumps(document))
+        return 0

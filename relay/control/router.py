@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
+from relay.core.follower import AT_ONCE, Flush
+from relay.flow.overflow import Mode
 from relay.net.pool import Pool
 from relay.wire.headers import Credential
 
@@ -21,13 +24,25 @@ class Upstream:
     forwarded: bool
 
 
+class Resumable(enum.StrEnum):
+    """Which event streams of a route are kept so that they can be resumed."""
+
+    ASK = "ask"  # those whose request says so
+    ALWAYS = "always"
+    NEVER = "never"
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`pattern` is a path, or the start of one and `*`. `strip` is taken off the path's start on the way upstream."""
+    """`pattern` is a path, or the start of one and `*`. `strip` is taken off the path's start on the way upstream.
+    `overflow` and `flush` are what readers get that do not ask for others."""
 
     pattern: str
     upstream: Upstream
     strip: bytes = b""
+    resumable: Resumable = Resumable.ASK
+    overflow: Mode | None = None
+    flush: Flush = AT_ONCE
 
     def fits(self, path: bytes) -> bool:
         literal = self.pattern.encode()

@@ -32,9 +32,10 @@ class Sink(Protocol):
 
 
 class Reader:
-    """`gate` is the producer's. Until a sink is attached, pieces wait in the ring."""
+    """`gate` is the producer's. Until a sink is attached, pieces wait in the ring. `stall`: for how many seconds its
+    socket may take nothing, 0 for as long as its connection allows."""
 
-    __slots__ = ("_closing", "_gate", "_holding", "_overflow", "_ring", "_sink", "send")
+    __slots__ = ("_closing", "_gate", "_holding", "_overflow", "_ring", "_sink", "send", "stall")
 
     def __init__(self, overflow: Overflow, gate: Gate) -> None:
         self._overflow = overflow
@@ -44,6 +45,7 @@ class Reader:
         self._holding = False
         self._closing: Callable[[], None] | None = None
         self.send: Callable[[bytes], None] = self._hold
+        self.stall = 0.0
 
     @property
     def waiting(self) -> int:
@@ -53,7 +55,7 @@ class Reader:
     @property
     def gone(self) -> bool:
         """Whether pieces are dropped, because nobody takes them any more."""
-        return self.send is _drop
+        return self.send is drop
 
     @property
     def blocked(self) -> bool:
@@ -66,7 +68,7 @@ class Reader:
             self.unblock()
 
     def block(self) -> None:
-        if self.send is not _drop:
+        if self.send is not drop:
             self.send = self._hold
 
     def unblock(self) -> None:
@@ -95,8 +97,10 @@ class Reader:
         """No piece follows: end the message when the last one has been taken."""
         self._close(self._finish)
 
-    def abort(self) -> None:
-        """As `finish`, but the end is an abort."""
+    def abort(self, last: bytes = b"") -> None:
+        """As `finish`, but the end is an abort, behind a last piece that says why."""
+        if last:
+            self.send(last)
         self._close(self._abort)
 
     def detach(self) -> None:
@@ -104,7 +108,7 @@ class Reader:
         self._sink = None
         self._ring = None
         self._closing = None
-        self.send = _drop
+        self.send = drop
         if self._holding:
             self._holding = False
             self._gate.release()
@@ -140,5 +144,5 @@ class Reader:
             self._gate.release()
 
 
-def _drop(piece: bytes) -> None:
+def drop(piece: bytes) -> None:
     """Where pieces go whose reader has left."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 from relay.core.reader import Reader
@@ -14,7 +15,20 @@ class RequestBody:
     """`limit`: bytes it may have in all; past them `overrun` is called and the rest is dropped. `keep`: up to so many
     bytes the body is kept for a repeat. `gate` is the client's: it is not read while the provider does not take."""
 
-    __slots__ = ("_clock", "_gate", "_keep", "_kept", "_limit", "_overrun", "active", "bytes", "ended", "reader")
+    __slots__ = (
+        "_clock",
+        "_gate",
+        "_hash",
+        "_keep",
+        "_kept",
+        "_limit",
+        "_overrun",
+        "_then",
+        "active",
+        "bytes",
+        "ended",
+        "reader",
+    )
 
     def __init__(self, gate: Gate, clock: Clock, *, limit: int, keep: int, overrun: Callable[[], None]) -> None:
         self._gate = gate
@@ -24,6 +38,8 @@ class RequestBody:
         self._overrun = overrun
         # One buffer: a body that comes in crumbs must not cost an object for each.
         self._kept: bytearray | None = bytearray()
+        self._hash: hashlib._Hash | None = None
+        self._then: Callable[[], None] | None = None
         self.reader = Reader(REQUEST, gate)
         self.bytes = 0
         self.active = clock.now
@@ -37,6 +53,8 @@ class RequestBody:
             self._kept = None
             self._overrun()
             return
+        if self._hash is not None:
+            self._hash.update(payload)
         if self._kept is not None:
             if self.bytes > self._keep:
                 self._kept = None
@@ -49,6 +67,32 @@ class RequestBody:
         self.ended = True
         self.active = self._clock.now
         self.reader.finish()
+        then, self._then = self._then, None
+        if then is not None:
+            then()
+
+    def then(self, call: Callable[[], None]) -> None:
+        """Do this when the body is whole."""
+        if self.ended:
+            call()
+        else:
+            self._then = call
+
+    def skim(self, then: Callable[[], None]) -> None:
+        """The body goes nowhere, but something happens when it is whole."""
+        self.drop()
+        self.then(then)
+
+    def digest(self) -> None:
+        """Make it comparable. Before its first byte."""
+        self._hash = hashlib.sha256()
+
+    def same_as(self, other: RequestBody) -> bool:
+        """Whether both are whole, and the same bytes."""
+        mine, theirs = self._hash, other._hash
+        return (
+            self.ended and other.ended and mine is not None and theirs is not None and mine.digest() == theirs.digest()
+        )
 
     @property
     def repeatable(self) -> bool:

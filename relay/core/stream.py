@@ -9,8 +9,7 @@ finished answer from one that was cut.
 
 from __future__ import annotations
 
-from relay.core.reader import Reader
-from relay.core.transfer import Clock, Owner, Transfer
+from relay.core.transfer import Clock, Owner, Target, Transfer
 from relay.errors import RelayError, UpstreamCut, UpstreamReported
 from relay.wire import sse
 from relay.wire.dialect import HEAD, Dialect, Ending
@@ -24,7 +23,7 @@ class Stream(Transfer):
 
     __slots__ = ("_framer", "_long", "_pending", "dialect", "events", "first", "last")
 
-    def __init__(self, reader: Reader, owner: Owner, clock: Clock, dialect: Dialect, event_limit: int) -> None:
+    def __init__(self, reader: Target, owner: Owner, clock: Clock, dialect: Dialect, event_limit: int) -> None:
         super().__init__(reader, owner, clock)
         self.dialect = dialect
         self._framer = sse.Framer(event_limit)
@@ -144,9 +143,9 @@ class Stream(Transfer):
         found = next(filter(sse.has_data, sse.split(whole)), None)
         if found is None:
             return
-        self._begin()
         if self.dialect.names_itself:
             self.first = sse.head(found, HEAD)
+        self._begin()
 
     def _note_oversized(self, piece: bytes, inside: bool) -> None:
         """A piece of an event that is too long to be held: it counts once, when its end has come, if its first piece

@@ -6,9 +6,9 @@ an event is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
-from relay.core.reader import Reader
 from relay.errors import RelayError
 
 
@@ -41,12 +41,24 @@ class Owner(Protocol):
         """The producer is through: cleanly, or not whole for this reason. What waits has yet to be delivered."""
 
 
+class Target(Protocol):
+    """Where pieces go on to: a Reader, or what has many."""
+
+    @property
+    def send(self) -> Callable[[bytes], None]:
+        """Take a piece."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether pieces are dropped, because nobody takes them any more."""
+
+
 class Transfer:
     """`bytes` have been fed; `active` is when the last of them came, by the clock."""
 
     __slots__ = ("_clock", "_owner", "active", "began", "bytes", "reader")
 
-    def __init__(self, reader: Reader, owner: Owner, clock: Clock) -> None:
+    def __init__(self, reader: Target, owner: Owner, clock: Clock) -> None:
         self.reader = reader
         self._owner = owner
         self._clock = clock

@@ -45,6 +45,14 @@ class Gate:
         if not self._holders and self.source is not None:
             self.source.resume_reading()
 
+    # A gate may stand behind another, and is then its source.
+
+    def pause_reading(self) -> None:
+        self.hold()
+
+    def resume_reading(self) -> None:
+        self.release()
+
     def retire(self) -> None:
         """The source is through: it is let go if it was held, and later holders concern it no more."""
         source, self.source = self.source, None

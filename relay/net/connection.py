@@ -117,7 +117,7 @@ class Connection(asyncio.Protocol):
         untaken: int = struct.unpack("i", fcntl.ioctl(raw.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
         return untaken
 
-    def _stalled_for(self, now: float) -> float:
+    def stalled_for(self, now: float) -> float:
         """Seconds for which a blocked socket has taken nothing."""
         if not self._blocked_at:
             return 0.0

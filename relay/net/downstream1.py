@@ -223,7 +223,9 @@ class Downstream1(Connection1):
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
         close = self._close_after = self._close_after or self._body is not None or self._request is None
-        fields = [*headers, (b"date", formatdate(usegmt=True).encode()), (b"content-length", b"%d" % len(body))]
+        fields = [*headers, (b"date", formatdate(usegmt=True).encode())]
+        if status != 204:  # which has none (RFC 9110, 8.6)
+            fields.append((b"content-length", b"%d" % len(body)))
         if close:
             fields.append((b"connection", b"close"))
         if self._request is not None and self._request.method == b"HEAD":
@@ -255,12 +257,13 @@ class Downstream1(Connection1):
         self._framing = framing
         if self._request is not None:
             self._request = self._request.bare()
+        self._stall = reader.stall or self._service.limits.stall
         self._begin(http1.response_head(status, fields), framing, reader)
 
-    def heartbeat(self) -> None:
+    def insert(self, piece: bytes) -> None:
         self.flush_head()
         if not self._blocked_at:
-            self.send(b":\n")
+            self.send(piece)
 
     def finish(self) -> None:
         """The answer is whole."""
@@ -269,6 +272,7 @@ class Downstream1(Connection1):
         if self.closed or self._transport.is_closing():
             return
         self._request = None
+        self._stall = self._service.limits.stall
         if self._close_after:
             self._close_after_linger()
         else:
@@ -360,7 +364,7 @@ class Downstream1(Connection1):
             self._close_after = True
 
     def due(self, now: float) -> float:
-        if self._stalled_for(now) >= self._stall:
+        if self.stalled_for(now) >= self._stall:
             self._give_up(ClientStalled(f"the client took no byte for {self._stall:g} s"))
             self._cut()
             return 0
@@ -423,4 +427,7 @@ class Downstream1(Connection1):
 
     def cut(self) -> None:
         """Close at once, whatever is under way."""
-        self._cut()
+        if self._framing.until_close and self.head_sent:
+            self._reset()
+        else:
+            self._cut()

@@ -154,7 +154,7 @@ class Downstream2(Connection2):
         if self.engine.over:
             return 0  # it lingers, and that has an end of its own
         limits = self._service.limits
-        if self._stalled_for(now) >= self._stall:
+        if self.stalled_for(now) >= self._stall:
             self._lose(ClientStalled(f"the client took no byte for {self._stall:g} s"))
             self._cut()
             return 0
@@ -174,7 +174,8 @@ class Downstream2(Connection2):
         for stream in list(self.open_streams.values()):
             assert isinstance(stream, ClientStream)
             stream.look(now)
-        return now + (STALL_LOOK if self._blocked_at else self._look)
+        waits = self._blocked_at or any(stream.has_rest for stream in self.open_streams.values())
+        return now + (STALL_LOOK if waits else self._look)
 
     @property
     def _is_idle(self) -> bool:
@@ -218,7 +219,7 @@ class ClientStream(Stream2):
         bodiless = self._method == b"HEAD"
         if bodiless:
             fields.append((b"content-length", b"%d" % len(body)))
-        self.start(status, fields, len(body), reader, bodiless=bodiless)
+        self.start(status, fields, len(body), reader, bodiless=bodiless or status == 204)
         if body and not bodiless:
             reader.send(body)
         reader.finish()
@@ -248,10 +249,10 @@ class ClientStream(Stream2):
         self.flush_head()
         self._send(payload)
 
-    def heartbeat(self) -> None:
+    def insert(self, piece: bytes) -> None:
         self.flush_head()
         if not self.waits:
-            self.send(b":\n")
+            self.send(piece)
 
     def finish(self) -> None:
         engine = self.connection.engine
@@ -268,6 +269,12 @@ class ClientStream(Stream2):
     def abort(self) -> None:
         self.connection.reset_late(self.stream_id, frames.INTERNAL_ERROR)
         self._delivered()
+
+    def cut(self) -> None:
+        self._rest = b""
+        self.connection.engine.reset(self.stream_id, frames.INTERNAL_ERROR)
+        self._exchange = None
+        self._part()
 
     def _delivered(self) -> None:
         exchange, self._exchange = self._exchange, None
@@ -300,9 +307,10 @@ class ClientStream(Stream2):
         """Have its deadlines passed?"""
         connection, exchange = self.connection, self._exchange
         limits = connection.limits
-        if self.stalled_for(now) >= limits.stall:
+        stall = (self._reader.stall if self._reader is not None else 0) or limits.stall
+        if self.stalled_for(now) >= stall or (self.waits and connection.stalled_for(now) >= stall):
             connection.engine.reset(self.stream_id, frames.CANCEL)
-            self.lost(ClientStalled(f"the client took no byte for {limits.stall:g} s"))
+            self.lost(ClientStalled(f"the client took no byte for {stall:g} s"))
         elif self.gate.closed:
             self._held_at = now
         elif exchange is not None and not self._whole and not exchange.done:

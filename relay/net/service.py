@@ -61,11 +61,15 @@ class Client(Protocol):
     def flush_head(self) -> None:
         """Send the head now if it still waits."""
 
-    def heartbeat(self) -> None:
-        """A comment line between two events. Left out where bytes wait already: they show as much."""
+    def insert(self, piece: bytes) -> None:
+        """A heartbeat, or an event of the relay's own, between two others. Left out where bytes wait already: they show
+        as much."""
 
     def abort(self) -> None:
         """The answer is not whole, and the client must see that."""
+
+    def cut(self) -> None:
+        """The same at once, without what has been written and not been taken: the client takes nothing."""
 
 
 class Exchange(Protocol):

@@ -284,7 +284,7 @@ class Upstream1(Connection1):
 
     def due(self, now: float) -> float:
         if self._blocked_at:
-            if self._stalled_for(now) >= self._stall:
+            if self.stalled_for(now) >= self._stall:
                 late = UpstreamTimeout(f"the provider took no byte of the request for {self._stall:g} s")
                 self._unanswer(late)
                 self._fail(late)

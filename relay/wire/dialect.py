@@ -63,6 +63,16 @@ class Dialect:
                 return self.ending(sse.fields(block))
         return Ending.OPEN
 
+    def response_id(self, first: bytes) -> str:
+        """The provider's own name for the stream, from its first event; empty where there is none."""
+        found = _RESPONSE_ID.search(first) if self.names_itself else None
+        return found[1].decode() if found else ""
+
+    def sequence(self, event: bytes) -> int | None:
+        """The provider's own number of an event, if it has one."""
+        found = _SEQUENCE.search(event) if self.names_itself else None
+        return int(found[1]) if found else None
+
     def closes(self, rest: bytes) -> bool:
         """Whether the rest of a stream, an event that lacks its empty line, is the stream's last one all the same:
         senders that forget the line exist, but half an event must not pass for a whole one."""

@@ -59,6 +59,8 @@ _EVENT_STREAM_FIELDS: Headers = [
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
+# What scripts of another origin may read, where they may read the answer at all (Fetch, 3.2.6).
+_EXPOSED = (b"access-control-expose-headers", b"relay-stream-id, relay-last-disconnect, x-request-id")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -134,7 +136,15 @@ def to_client(
     if response.get(b"x-request-id") is None:
         fields.append((b"x-request-id", request_id))
     fields.append((b"relay-stream-id", stream_id))
+    if event_stream:
+        fields.append(_EXPOSED)
     return fields
+
+
+def of_stream(*, stream_id: bytes, request_id: bytes) -> Headers:
+    """The fields of an event stream whose provider has not answered yet."""
+    own = [(b"vary", b"Accept-Encoding"), (b"x-request-id", request_id), (b"relay-stream-id", stream_id)]
+    return [*_EVENT_STREAM_FIELDS, *own, _EXPOSED]
 
 
 def is_event_stream(response: ResponseHead) -> bool:

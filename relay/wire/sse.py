@@ -19,6 +19,7 @@ BORDERS = (b"\n\n", b"\r\n\r\n")
 # Two line ends. A CR that is the last byte so far may be half of a CRLF; it counts at once only in a stream whose
 # lines end in CR alone, where waiting for a LF would hold every event back until the next.
 _BORDER = re.compile(rb"(?:\r\n|\n)(?:\r\n|\n|\r(?!\n|\Z))|\r(?:\r\n|\r(?!\n))")
+_ID_LINE = re.compile(rb"^(?:id|retry)(?::[^\r\n]*)?(?:\r\n|\n|\r)|(?<=[\r\n])(?:id|retry)(?::[^\r\n]*)?(?:\r\n|\n|\r)")
 _FIRST_FIELD = re.compile(rb"(?:^|[\r\n])(event|data)(?:[:\r\n]|\Z)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
@@ -104,6 +105,20 @@ def split(payload: bytes) -> list[bytes]:
 def has_data(block: bytes) -> bool:
     """Whether a reader would be given this block as an event: one without a data field is not dispatched."""
     return _DATA_LINE.search(block) is not None
+
+
+def anonymous(block: bytes) -> bytes:
+    """An event without what stands before its first line and without ids of its own, so that one may be put in front of
+    it; empty for a block that is no event."""
+    if not has_data(block):
+        return b""
+    block = block.removeprefix(_BOM).lstrip(b"\r\n")
+    return _ID_LINE.sub(b"", block) if b"id" in block else block
+
+
+def completed(event: bytes) -> bytes:
+    """An event that lacks its empty line, with it."""
+    return event.rstrip(b"\r\n") + b"\n\n"
 
 
 def head(block: bytes, size: int) -> bytes:

@@ -97,8 +97,9 @@ class Client2(Agent):
             fields.append(("content-length", str(length)))
         self.h2.send_headers(number, fields, end_stream=not body and not more)
         self.flush()
-        if body and call.send(body) and not more:
-            call.end()
+        if body:
+            # The end in the last frame, as clients have it: an answer may else come before the relay has the end.
+            call.send(body, last=not more)
         return call
 
     def ping(self) -> None:
@@ -207,7 +208,7 @@ class Call2(Call):
         self._answered = False
         self._sent = False
 
-    def send(self, data: bytes) -> bool:
+    def send(self, data: bytes, *, last: bool = False) -> bool:
         h2 = self.client.h2
         at = 0
         while at < len(data):
@@ -215,7 +216,7 @@ class Call2(Call):
                 return False
             room = min(h2.local_flow_control_window(self.number), h2.max_outbound_frame_size, len(data) - at)
             if room > 0:
-                h2.send_data(self.number, data[at : at + room])
+                h2.send_data(self.number, data[at : at + room], end_stream=last and at + room == len(data))
                 at += room
                 self.client.flush()
             elif not self.client.pump():

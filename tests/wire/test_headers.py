@@ -163,6 +163,7 @@ def test_an_event_stream_gets_the_fields_that_keep_buffers_away() -> None:
         (b"vary", b"Accept-Encoding"),
         (b"x-request-id", b"id-1"),
         (b"relay-stream-id", b"stream-1"),
+        (b"access-control-expose-headers", b"relay-stream-id, relay-last-disconnect, x-request-id"),
     ]
 
 

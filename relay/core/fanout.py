@@ -1,0 +1,201 @@
+"""One generation's events, to all who read them: numbered, kept, and handed to each reader at his own pace.
+
+        Stream.feed -> Fanout.send -> log, and for each reader: sink.send         he has everything so far
+                                                                reader._hold      he lags; the log has it
+
+It stands behind a Stream in the place of its one reader. The id of an event is its stream's and its number; a
+provider's own ids are taken out, because of two ids in one event the last would count (WHATWG HTML, 9.2.6). A block
+without data is not passed on: with an id in front of it, it would be an empty event to some SDKs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from relay.core.log import EventLog
+from relay.core.transfer import Clock
+from relay.flow.gate import Gate
+from relay.wire import delta, sse
+from relay.wire.dialect import Dialect, Ending
+
+_STARTS = (b"data:", b"event:")
+
+
+class Pulse(Protocol):
+    """Time finer than the clock's, and a way to be called again. `net` implements it with one timer for all."""
+
+    def now(self) -> float:
+        """Seconds, monotonic."""
+
+    def at(self, when: float, call: Callable[[], None]) -> None:
+        """Call at that time."""
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call when others have had their turn."""
+
+
+class Member(Protocol):
+    """A reader of the log (relay.core.follower)."""
+
+    send: Callable[[bytes], None]
+
+    @property
+    def place(self) -> int:
+        """The last event that it needs no more."""
+
+
+class Fanout:
+    """`stream_id` is the generation's name; `numbered`: whether events get ids. `keeps`: whether the log is for those
+    who come later too, or only for its readers' lag. `limit`: the longest event, in bytes; a longer one, which cannot
+    be kept, is told to `overlong`. `before`: the last event that readers may have had when the latest came, `latest`
+    those that came with it. `spoke`: when, by the clock. `gate` is the provider's."""
+
+    gone = False
+
+    __slots__ = (
+        "_limit",
+        "_mark",
+        "_overlong",
+        "_waiters",
+        "before",
+        "clock",
+        "dialect",
+        "gate",
+        "keeps",
+        "latest",
+        "log",
+        "pulse",
+        "read_delta",
+        "readers",
+        "spoke",
+    )
+
+    def __init__(
+        self,
+        stream_id: str,
+        log: EventLog,
+        dialect: Dialect,
+        clock: Clock,
+        pulse: Pulse,
+        *,
+        numbered: bool,
+        keeps: bool,
+        limit: int,
+        overlong: Callable[[], None],
+    ) -> None:
+        self.log = log
+        self.dialect = dialect
+        self.clock = clock
+        self.pulse = pulse
+        self.gate = Gate(None)
+        self.keeps = keeps
+        self.readers: tuple[Member, ...] = ()
+        self.read_delta = delta.reader(dialect)
+        self.before = 0
+        self.latest: Sequence[bytes] = ()
+        self.spoke = clock.now
+        self._mark = b"id: %b-" % stream_id.encode() if numbered else b""
+        self._limit = limit
+        self._overlong = overlong
+        self._waiters: list[Callable[[], None]] = []
+
+    # From the stream
+
+    def send(self, payload: bytes) -> None:
+        """Whole events; or a piece of one that is too long, or the last without its empty line."""
+        if (
+            payload.startswith(_STARTS)
+            and payload.endswith(b"\n\n")
+            and payload.count(b"\n\n") == 1
+            and 13 not in payload
+            and b"\nid" not in payload
+            and (payload.startswith(b"data:") or b"\ndata:" in payload)
+        ):
+            log = self.log
+            self.before = log.tail
+            self.latest = (payload,)
+            log.append(payload)
+            framed = b"%b%d\n%b" % (self._mark, log.tail, payload) if self._mark else payload
+        else:
+            framed = self._take(payload)
+            if not framed:
+                return
+        self.spoke = self.clock.now
+        for reader in self.readers:
+            reader.send(framed)
+        if self._waiters:
+            self.wake()
+        if not self.keeps:
+            self.tidy()
+
+    def _take(self, payload: bytes) -> bytes:
+        """Several events, or some that are not as usual."""
+        events = []
+        for block in sse.split(payload):
+            event = sse.anonymous(block)
+            if event and not event.endswith((*sse.BORDERS, b"\r\r")):
+                if len(event) >= self._limit:
+                    self._overlong()
+                    return b""
+                event = sse.completed(event)
+            if event:
+                events.append(event)
+        self.before = self.log.tail
+        self.latest = events
+        for event in events:
+            self.log.append(event)
+        return self.framed(events, self.before)
+
+    def framed(self, events: list[bytes], after: int) -> bytes:
+        """As readers get them: the first of them is number `after` + 1."""
+        if not self._mark:
+            return b"".join(events)
+        mark = self._mark
+        return b"".join([b"%b%d\n%b" % (mark, seq, event) for seq, event in enumerate(events, after + 1)])
+
+    def mark(self, seq: int) -> bytes:
+        """The line that gives an event its id."""
+        return b"%b%d\n" % (self._mark, seq) if self._mark else b""
+
+    def tidy(self) -> None:
+        """Where nothing is kept: forget what every reader has had."""
+        if not self.keeps:
+            self.log.forget(min([reader.place for reader in self.readers], default=self.log.tail))
+
+    # What events are
+
+    def has_content(self, events: Sequence[bytes]) -> bool:
+        """Whether one of these is content that a person reads; of an unknown dialect, everything is."""
+        read = self.read_delta
+        if read is None:
+            return True
+        return any((found := read(event)) is not None and found.text for event in events)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the latest says how the stream ends."""
+        return self.dialect.verdict(self.latest[-1]) is not Ending.OPEN
+
+    # Readers
+
+    def join(self, reader: Member) -> None:
+        self.readers = (*self.readers, reader)
+
+    def leave(self, reader: Member) -> None:
+        self.readers = tuple(other for other in self.readers if other is not reader)
+        self.tidy()
+
+    def wake(self) -> None:
+        """Tell those who wait for something to happen."""
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            self.pulse.soon(waiter)
+
+    def wait(self, waiter: Callable[[], None]) -> None:
+        """Be told, once, when an event has come or the stream has ended."""
+        self._waiters.append(waiter)
+
+    def stop_waiting(self, waiter: Callable[[], None]) -> None:
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
