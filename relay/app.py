@@ -22,6 +22,7 @@ import uvloop
 
 from relay import config as configuration
 from relay.config import Config
+from relay.control import refusal
 from relay.control.access import AccessLog
 from relay.control.exchange import Exchange
 from relay.control.generation import Generation
@@ -264,8 +265,8 @@ class App:
                 "error": error.code,
             }
         )
-        fields = [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode())]
-        client.respond(error.status, fields, dialect.OPAQUE.error_body(error, request_id))
+        status, fields, body = refusal.answer(error, dialect.OPAQUE, request_id)
+        client.respond(status, [*fields, (b"x-request-id", request_id.encode())], body)
 
     def _broke(self, peer: str, error: RelayError) -> None:
         """A client's connection or stream that ended for breaking the rules: a line in the log."""

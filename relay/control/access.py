@@ -130,6 +130,37 @@ class Record:
             line["detail"] = self.error.detail or self.error.message
         return line
 
+    def end_line(
+        self,
+        reason: CloseReason,
+        error: RelayError | None,
+        *,
+        generation: str,
+        status: int,
+        bytes_out: int,
+        events: int,
+    ) -> Line:
+        """Of a stream that outlives its readers, when it has ended."""
+        line: Line = {
+            "request_id": self.request_id,
+            "stream_id": self.stream_id,
+            "generation": generation,
+            "route": self.route,
+            "upstream": self.upstream,
+            "status": status,
+            "dialect": self.dialect,
+            "bytes": bytes_out,
+            "events": events,
+            "upstream_http": self.upstream_http,
+            "attempts": self.attempts,
+            "duration_ms": _ms(time.monotonic() - self.started_at),
+            "reason": reason.value,
+        }
+        if error is not None:
+            line["error"] = error.code
+            line["detail"] = error.detail or error.message
+        return line
+
 
 class AccessLog:
     """`form` is "json", "text" or "off"; `fd` where lines go."""

@@ -16,13 +16,12 @@ import enum
 import secrets
 from collections.abc import Callable
 
-import orjson
-
-from relay.control import auth, caller, health, page, streams, wishes
+from relay.control import auth, caller, health, page, refusal, streams, wishes
 from relay.control.access import Record
 from relay.control.generation import Generation, State
 from relay.control.office import Office
 from relay.control.router import Resumable, Route
+from relay.control.silence import Silence
 from relay.control.streams import Join, Poll, Reply
 from relay.core.follower import AT_ONCE, Follower
 from relay.core.reader import Reader
@@ -33,9 +32,7 @@ from relay.errors import (
     ClientLeft,
     CloseReason,
     Drained,
-    EventsGone,
     KeyReused,
-    MethodNotAllowed,
     NotFound,
     PayloadTooLarge,
     RelayError,
@@ -64,18 +61,17 @@ class Exchange:
 
     __slots__ = (
         "_after",
-        "_beat_at",
         "_began_at",
         "_client",
         "_errand",
         "_generation",
-        "_held_up",
         "_lent",
         "_office",
         "_phase",
         "_reader",
         "_record",
         "_request",
+        "_silence",
         "_wishes",
         "body",
         "tick",
@@ -100,9 +96,8 @@ class Exchange:
         self._reader: Reader | None = None
         self._after = 0
         self._lent = False  # the body is the generation's
-        self._held_up = False
-        self._beat_at = 0.0
         self._began_at = office.wheel.now
+        self._silence = Silence(office.timing, self._began_at)
         self.body = RequestBody(
             client.gate, office.wheel, limit=office.request_limit, keep=office.replay_limit, overrun=self._overrun
         )
@@ -134,6 +129,7 @@ class Exchange:
             if (request.framing.length or 0) > office.request_limit:
                 raise self._too_large()
             self._wishes = wishes.read(request)
+            self._silence.placeholder = self._wishes.placeholder
             errand = streams.errand(office, request, self._wishes)
             if errand is None:
                 self._generate()
@@ -214,6 +210,7 @@ class Exchange:
             return
         generation = errand.generation
         self._record.stream_id = generation.stream_id
+        self._record.dialect = generation.dialect.name
         if isinstance(errand, Poll):
             self._poll()
             return
@@ -394,19 +391,7 @@ class Exchange:
     def _refuse(self, error: RelayError) -> None:
         """Answer with the error: nothing of an answer has left yet."""
         self._record.error = error
-        fields: Headers = [(b"content-type", b"application/json")]
-        if error.retry_after is not None:
-            fields.append((b"retry-after", b"%d" % error.retry_after))
-        if error.retryable:
-            fields.append((b"x-should-retry", b"true"))
-        if isinstance(error, MethodNotAllowed):
-            fields.append((b"allow", error.allow.encode()))
-        body = dialect.of(self._request.path).error_body(error, self._record.request_id)
-        if isinstance(error, EventsGone):
-            document = orjson.loads(body)
-            document["error"]["oldest"] = error.oldest
-            body = orjson.dumps(document)
-        self._respond(error.status, fields, body)
+        self._respond(*refusal.answer(error, dialect.of(self._request.path), self._record.request_id))
 
     def _respond(self, status: int, fields: Headers, body: bytes) -> None:
         self._phase = _Phase.DELIVERING
@@ -468,30 +453,5 @@ class Exchange:
             if late_at and now >= late_at:
                 self._fell_behind(ClientBehind("the reader fell too far behind the stream"))
                 return 0
-        looks = (self._beat(generation, now), self._placeholder(generation, now), late_at)
-        return min((when for when in looks if when), default=0)
-
-    def _beat(self, generation: Generation, now: float) -> float:
-        """Send a heartbeat if one is due; return when the next one is."""
-        every = self._office.timing.heartbeat
-        if not every:
-            return 0
-        spoke_at = generation.spoke_at
-        if now - max(spoke_at, self._beat_at) >= every:
-            self._beat_at = now
-            if generation.at_border:
-                self._client.insert(b":\n")
-        return max(spoke_at, self._beat_at) + every
-
-    def _placeholder(self, generation: Generation, now: float) -> float:
-        """Tell a reader who asked for it that there is no first token yet; once."""
-        after = self._office.timing.placeholder
-        if not self._wishes.placeholder or not after or generation.events or self._held_up:
-            return 0
-        when = self._began_at + after
-        if now < when:
-            return when
-        self._held_up = True
-        document = {"id": generation.stream_id, "waited_ms": round((now - self._began_at) * 1000)}
-        self._client.insert(b"event: relay.waiting\ndata: %b\n\n" % orjson.dumps(document))
-        return 0
+        when = self._silence.look(now, generation, self._client)
+        return min(when, late_at) if when and late_at else when or late_at

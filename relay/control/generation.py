@@ -1,29 +1,26 @@
-"""What a provider is asked once: route -> connect -> ask -> answered -> the stream, its readers, its end.
+"""What a provider is asked once, and what comes of it: the answer, its listeners, its end, what is kept of it.
 
-        ask ----> acquire ----> asked ----> answered ----> ended
-                    |             |            |
-                 429..504      unanswered:   cut, silent, cancelled: an error, told to every listener
-                               repeat once
-                               or 502, 504
+        asking ----> answered ----> ended
+          |             |
+        429..504     cut, silent, cancelled: an error, told to every listener
 
 One exchange may listen, or many, or for a while none: a generation that is resumable outlives its readers by a grace
 period, and its log by the time it is kept. One that is not ends with the exchange that began it.
-
-Only `acquire` waits, in a task that ends with it; everything else happens in the call that caused it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import math
+import sys
 import time
 from typing import Protocol
 
-from relay.control import caller, retry
-from relay.control.access import Line, Record
+from relay.control.access import Record
+from relay.control.asking import Asking
 from relay.control.capture import Capture, Captured
 from relay.control.office import Office
+from relay.control.patience import Patience
 from relay.control.router import Route
 from relay.core.fanout import Fanout
 from relay.core.inflated import InflatedStream
@@ -38,22 +35,14 @@ from relay.errors import (
     Orphaned,
     RelayError,
     RemoteProtocolError,
-    UpstreamCut,
-    UpstreamError,
     UpstreamInvalid,
-    UpstreamTimeout,
 )
 from relay.flow.gate import Gate
 from relay.flow.overflow import ANSWER
-from relay.net.service import Call
 from relay.wire import headers
 from relay.wire.dialect import Dialect, Ending
 from relay.wire.encoding import inflater
 from relay.wire.head import Headers, RequestHead, ResponseHead
-
-# How long a stream may be silent before its last event is looked at (seconds): one whose provider has sent the
-# terminal event, but not closed, ends then.
-SETTLE = 5.0
 
 
 class State(enum.StrEnum):
@@ -88,18 +77,13 @@ class Generation:
     `fanout`, or `captured`, for any number."""
 
     __slots__ = (
-        "_answered_at",
-        "_asked_at",
-        "_call",
+        "_asking",
         "_listeners",
         "_logged",
         "_office",
         "_orphaned_at",
-        "_peer",
+        "_patience",
         "_receiver",
-        "_request",
-        "_started_at",
-        "_task",
         "_transfer",
         "_until",
         "bodiless",
@@ -142,25 +126,23 @@ class Generation:
     ) -> None:
         self.tick = 0
         self._office = office
-        self._request = request
         self.record = record
         self.stream_id = record.stream_id
         self.route = route
         self.body = body
         self.dialect = dialect
-        self._peer = peer
         self.owner = owner
         self.resumable = resumable
+        identity = not dialect.opaque or logged or resumable
+        self._asking = Asking(office, request, record, route, body, self, peer=peer, identity=identity)
+        self._patience = Patience(office.timing, record.started_at)
         self.grace = grace
         self._logged = logged or resumable
         self._listeners: dict[Listener, None] = {}
-        self._task: asyncio.Task[None] | None = None
-        self._call: Call | None = None
         self._transfer: Transfer | None = None
         self._receiver: Receiver | None = None
-        self._started_at = time.monotonic()
         self._until = 0.0
-        self._asked_at = self._answered_at = self._orphaned_at = 0.0
+        self._orphaned_at = 0.0
         self.state = State.WAITING
         self.error: RelayError | None = None
         self.first_at = self.ended_at = 0.0
@@ -211,7 +193,7 @@ class Generation:
         """When readers had the last byte of it, by the clock."""
         if self.fanout is not None:
             return self.fanout.spoke
-        return self._transfer.active if self._transfer is not None else self._answered_at
+        return self._transfer.active if self._transfer is not None else self._patience.answered_at
 
     @property
     def is_stream(self) -> bool:
@@ -256,70 +238,23 @@ class Generation:
     # Ask
 
     def start(self) -> None:
-        """Ask on an idle connection at once; else wait for one in a task."""
         self._watch(self._office.timing.total)
-        self._find_connection()
+        self._asking.start()
 
-    def _find_connection(self) -> None:
-        fresh = self.record.attempts > 0
-        call = None if fresh else self.route.upstream.pool.take()
-        if call is not None:
-            self._ask(call)
-        else:
-            self._task = asyncio.get_running_loop().create_task(self._acquire(fresh))
-
-    async def _acquire(self, fresh: bool) -> None:
-        try:
-            call = await self.route.upstream.pool.acquire(fresh=fresh)
-        except RelayError as error:
-            self._task = None
-            self.give_up(error)
-            return
-        except Exception as error:
-            # A defect, or something of the system's: the client must not wait for ever because of it.
-            self._task = None
-            self.give_up(UpstreamError("no connection to the provider could be had", repr(error)))
-            return
-        self._task = None
-        if self.state is State.WAITING:
-            self._ask(call)
-        else:
-            call.cancel()
-
-    def _ask(self, call: Call) -> None:
-        request, upstream = self._request, self.route.upstream
-        self._call = call
-        self.record.attempts += 1
-        self.record.upstream_http = call.http
-        self._asked_at = self._office.wheel.now
-        fields = headers.to_upstream(
-            request,
-            authority=upstream.authority,
-            request_id=self.record.request_id.encode(),
-            credential=upstream.credential,
-            identity=self._wants_identity(),
-            client=self._peer.encode() if upstream.forwarded else None,
-            forwarded=caller.forwarded(self._peer, request, self._office.trusted),
-        )
-        if request.framing.empty and not self.body.ended:
-            self.body.end()
+    def asked(self) -> None:
+        """The request is on its way."""
         self._watch(self._office.timing.head)
-        call.ask(request.method, self.route.target(request.target), fields, request.framing, self, self.body.reader)
-
-    def _wants_identity(self) -> bool:
-        """Whether the answer's events may have to be read: then the provider should not compress them."""
-        accept = self._request.get(b"accept") or b""
-        return self._logged or not self.dialect.opaque or headers.EVENT_STREAM in accept.lower()
 
     # The provider has something to say
 
     def answered(self, head: ResponseHead) -> Receiver:
-        assert self._call is not None
-        request = self._request
+        gate = self._asking.gate
+        assert gate is not None
+        request = self._asking.request
         self.body.settle()
-        self._request = request.bare()
+        self._asking.settle()
         self.state = State.STREAMING
-        self._answered_at = self._office.wheel.now
+        self._patience.answered_at = self._office.wheel.now
         self.status = self.record.status = head.status
         self.record.upstream_request_id = head.get(b"x-request-id") or head.get(b"request-id")
         event_stream = headers.is_event_stream(head) and request.method != b"HEAD"
@@ -331,8 +266,8 @@ class Generation:
             cookies=self.route.upstream.credential is None,
         )
         if event_stream:
-            return self._begin_stream(head, self._call.gate)
-        return self._begin_body(head, self._call.gate)
+            return self._begin_stream(head, gate)
+        return self._begin_body(head, gate)
 
     def _begin_body(self, head: ResponseHead, gate: Gate) -> Receiver:
         listeners = list(self._listeners)
@@ -341,7 +276,7 @@ class Generation:
             self._receiver = Capture(self, self._captured)
             self._watch_answer()
             return self._receiver
-        bare = self._request.method == b"HEAD"
+        bare = self._asking.request.method == b"HEAD"
         self.length = head.framing.length
         self.bodiless = bare or head.status in (204, 304)
         if bare or head.status == 304:
@@ -370,18 +305,21 @@ class Generation:
         target = self.fanout or Reader(ANSWER, gate)
         self.reader = target if isinstance(target, Reader) else None
         stream = self._receiver = self._transfer = Stream(target, self, office.wheel, self.dialect, office.event_limit)
+        if self.resumable:
+            stream.overlong = self._overlong
         if failure is not None:
             self.give_up(failure)
             return stream
         if decoder is not None:
-            self._receiver = InflatedStream(stream, decoder, gate, provider, self._parted, self.give_up)
+            self._receiver = InflatedStream(stream, decoder, gate, provider, self._asking.parted, self.give_up)
         self._open()
         return self._receiver
 
     def _make_fanout(self) -> Fanout:
         office = self._office
-        limit = office.retention.stream if self.resumable else office.event_limit
-        log = EventLog(limit, self._looked if self.resumable else None)
+        retention = office.retention
+        # Where nothing is kept, the log has what readers lack, and they are bounded themselves.
+        log = EventLog(retention.stream, self._looked) if self.resumable else EventLog(sys.maxsize)
         return Fanout(
             self.stream_id,
             log,
@@ -390,8 +328,6 @@ class Generation:
             office.pulse,
             numbered=self.resumable,
             keeps=self.resumable,
-            limit=office.event_limit,
-            overlong=self._overlong,
         )
 
     def _looked(self) -> None:
@@ -409,18 +345,6 @@ class Generation:
         for listener in list(self._listeners):
             listener.opened()
 
-    def unanswered(self, error: UpstreamError) -> None:
-        self._call = None
-        if retry.may_repeat(error, self.body, self.record.attempts):
-            self.body.rewind()
-            self._find_connection()
-        else:
-            self.give_up(error)
-
-    def _parted(self) -> None:
-        """The provider has sent all; its connection may already serve another request."""
-        self._call = None
-
     def transfer_began(self) -> None:
         self.first_at = time.monotonic()
         if isinstance(self._transfer, Stream):
@@ -429,7 +353,7 @@ class Generation:
                 self._office.hub.alias(("response", name), self)
 
     def transfer_ended(self, error: RelayError | None) -> None:
-        self._call = None
+        self._asking.parted()
         self._end(error)
 
     # Ends
@@ -438,7 +362,8 @@ class Generation:
         """Cancel the provider and end the answer, as if the provider had broken off."""
         if self.over:
             return
-        self._release_provider()
+        self._asking.cancel()
+        self.body.drop()
         if self._receiver is None:
             self._end(error)
         else:
@@ -448,15 +373,6 @@ class Generation:
     def cancel(self) -> None:
         """Somebody wants no more of it. Whoever reads it is told; what has come can still be read."""
         self.give_up(Cancelled("the stream was cancelled"))
-
-    def _release_provider(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
-        call, self._call = self._call, None
-        if call is not None:
-            call.cancel()
-        self.body.drop()
 
     def _end(self, error: RelayError | None) -> None:
         if self.over:
@@ -474,7 +390,6 @@ class Generation:
         if self.fanout is not None:
             self.fanout.wake()
         self._receiver = None
-        self._request = self._request.bare()
         self._keep(orphan)
 
     def _keep(self, orphan: bool) -> None:
@@ -483,31 +398,23 @@ class Generation:
         office.wheel.forget(self)
         office.ended.note(self)
         if self.resumable and (self.fanout is not None or self.captured is not None):
-            office.access.write(self._line())
+            reason = self.error.reason if self.error is not None else CloseReason.FINISHED
+            office.access.write(
+                self.record.end_line(
+                    reason,
+                    self.error,
+                    generation=self.state.value,
+                    status=self.status,
+                    bytes_out=self.fed,
+                    events=self.events,
+                )
+            )
             retention = office.retention
             self._until = self.ended_at + (max(retention.orphan, retention.finished) if orphan else retention.finished)
             office.hub.finished(self)
             office.wheel.watch(self, self._until)
         else:
             office.hub.remove(self)
-
-    def _line(self) -> Line:
-        return {
-            "request_id": self.record.request_id,
-            "stream_id": self.stream_id,
-            "generation": self.state.value,
-            "route": self.record.route,
-            "upstream": self.record.upstream,
-            "upstream_http": self.record.upstream_http,
-            "attempts": self.record.attempts,
-            "status": self.status,
-            "dialect": self.dialect.name,
-            "bytes": self.fed,
-            "events": self.events,
-            "duration_ms": round((time.monotonic() - self._started_at) * 1000, 3),
-            "reason": (self.error.reason if self.error is not None else CloseReason.FINISHED).value,
-            **({"error": self.error.code} if self.error is not None else {}),
-        }
 
     def error_event(self) -> bytes:
         """What a reader of events is told where they break off, in its dialect; the provider's own error is enough."""
@@ -528,8 +435,7 @@ class Generation:
 
     def _watch_answer(self) -> None:
         """Look again when the first of an answer's deadlines may have come."""
-        timing = self._office.timing
-        self._watch(min(limit for limit in (timing.first_event, timing.idle, SETTLE) if limit))
+        self._watch(self._patience.first_look)
 
     def due(self, now: float) -> float:
         if self.over:
@@ -537,17 +443,12 @@ class Generation:
                 self._office.hub.remove(self)
                 return 0
             return self._until
-        looks = (self._due_total(now), self._due_orphan(now), self._due_asked(now), self._due_streaming(now))
-        return 0 if self.over else min((when for when in looks if when), default=0)
-
-    def _due_total(self, now: float) -> float:
-        total = self._office.timing.total
-        if not total:
+        error, when = self._patience.look(now, self._asking, self._transfer)
+        if error is not None:
+            self.give_up(error)
             return 0
-        left = self._started_at + total - time.monotonic()
-        if left <= 0:
-            self.give_up(UpstreamTimeout(f"the exchange took longer than {total:g} s"))
-        return now + left
+        orphan = self._due_orphan(now)
+        return 0 if self.over else min((at for at in (when, orphan) if at), default=0)
 
     def _due_orphan(self, now: float) -> float:
         if not self._orphaned_at:
@@ -556,39 +457,3 @@ class Generation:
         if left <= 0:
             self.give_up(Orphaned("nobody has come back to read the stream"))
         return now + left
-
-    def _due_asked(self, now: float) -> float:
-        limit = self._office.timing.head
-        if not limit or self.state is not State.WAITING or self._call is None:
-            return 0
-        since = self._asked_at
-        if not self._request.framing.empty:
-            # The client may take its time with the body; it has a limit of its own.
-            since = max(since, self.body.active) if self.body.ended else now
-        if now - since >= limit:
-            self.give_up(UpstreamTimeout(f"the provider did not begin its answer in {limit:g} s"))
-        return since + limit
-
-    def _due_streaming(self, now: float) -> float:
-        transfer, call = self._transfer, self._call
-        if transfer is None or call is None or self.state is not State.STREAMING:
-            return 0
-        timing = self._office.timing
-        if call.gate.closed:
-            # The provider is held because the client does not read: the silence is not the provider's.
-            transfer.active = self._answered_at = now
-        limit = timing.idle if transfer.began else timing.first_event
-        # Comments keep a stream alive, but are no first event.
-        since = transfer.active if transfer.began else self._answered_at
-        if limit and now - since >= limit:
-            what = "was silent for" if transfer.began else "sent no event for"
-            self.give_up(UpstreamTimeout(f"the provider {what} {limit:g} s"))
-            return 0
-        when = since + limit if limit else now + SETTLE
-        if isinstance(transfer, Stream):
-            if now - transfer.active >= SETTLE and transfer.began and transfer.ending() is not Ending.OPEN:
-                # The provider has said all, but not closed.
-                self.give_up(UpstreamCut("the provider did not end its answer"))
-                return 0
-            when = min(when, now + min(timing.idle or SETTLE, SETTLE))
-        return when

@@ -14,7 +14,10 @@ _SECURE: Headers = [
 ]
 _PAGE: Headers = [
     *_SECURE,
-    (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"),
+    (
+        b"content-security-policy",
+        b"default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    ),
 ]
 _SCRIPT = b"text/javascript; charset=utf-8"
 _FILES = {

@@ -21,7 +21,7 @@ from relay.flow.overflow import MOST_EVENTS_HELD, MOST_HELD, Mode
 from relay.wire.head import RequestHead
 
 _NAMES = frozenset({b"prefer", b"idempotency-key", b"last-event-id"})
-_FLUSH = re.compile(rb"(?:(\d{1,4}))?(?:\s*,\s*)?(?:(\d{1,4})ms)?")
+_FLUSH = re.compile(rb"(?:(\d{1,4})(?:\s*,\s*|$))?(?:(\d{1,4})ms)?")
 _KEY_LIMIT = 255
 _GRACE_MOST = 24 * 3600
 
@@ -83,8 +83,9 @@ def _overflow(value: bytes | None) -> Mode | None:
 def _flush(value: bytes | None) -> Flush | None:
     if value is None:
         return None
-    found = _FLUSH.fullmatch(value.strip())
-    if not found or not (found[1] or found[2]):
+    said = value.strip()
+    found = _FLUSH.fullmatch(said)
+    if not found or not said or said.endswith(b","):
         raise BadRequest('Relay-Flush: a time like "20ms", a number of events like "8", or "8, 20ms" is expected')
     events, after = int(found[1] or 0), int(found[2] or 0) / 1000
     if after > MOST_HELD or events > MOST_EVENTS_HELD:

@@ -5,7 +5,8 @@
 
 It stands behind a Stream in the place of its one reader. The id of an event is its stream's and its number; a
 provider's own ids are taken out, because of two ids in one event the last would count (WHATWG HTML, 9.2.6). A block
-without data is not passed on: with an id in front of it, it would be an empty event to some SDKs.
+without data is not passed on: with an id in front of it, it would be an empty event to some SDKs. Without numbers,
+every byte is passed on as it came.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from relay.wire import delta, sse
 from relay.wire.dialect import Dialect, Ending
 
 _STARTS = (b"data:", b"event:")
+_ENDS = (*sse.BORDERS, b"\r\r")
 
 
 class Pulse(Protocol):
@@ -47,16 +49,13 @@ class Member(Protocol):
 
 class Fanout:
     """`stream_id` is the generation's name; `numbered`: whether events get ids. `keeps`: whether the log is for those
-    who come later too, or only for its readers' lag. `limit`: the longest event, in bytes; a longer one, which cannot
-    be kept, is told to `overlong`. `before`: the last event that readers may have had when the latest came, `latest`
-    those that came with it. `spoke`: when, by the clock. `gate` is the provider's."""
+    who come later too, or only for its readers' lag. `before`: the last event that readers may have had when the latest
+    came, `latest` those that came with it. `spoke`: when, by the clock. `gate` is the provider's."""
 
     gone = False
 
     __slots__ = (
-        "_limit",
         "_mark",
-        "_overlong",
         "_waiters",
         "before",
         "clock",
@@ -81,8 +80,6 @@ class Fanout:
         *,
         numbered: bool,
         keeps: bool,
-        limit: int,
-        overlong: Callable[[], None],
     ) -> None:
         self.log = log
         self.dialect = dialect
@@ -96,14 +93,12 @@ class Fanout:
         self.latest: Sequence[bytes] = ()
         self.spoke = clock.now
         self._mark = b"id: %b-" % stream_id.encode() if numbered else b""
-        self._limit = limit
-        self._overlong = overlong
         self._waiters: list[Callable[[], None]] = []
 
     # From the stream
 
     def send(self, payload: bytes) -> None:
-        """Whole events; or a piece of one that is too long, or the last without its empty line."""
+        """Whole events; the last of a stream may lack its empty line."""
         if (
             payload.startswith(_STARTS)
             and payload.endswith(b"\n\n")
@@ -133,12 +128,7 @@ class Fanout:
         """Several events, or some that are not as usual."""
         events = []
         for block in sse.split(payload):
-            event = sse.anonymous(block)
-            if event and not event.endswith((*sse.BORDERS, b"\r\r")):
-                if len(event) >= self._limit:
-                    self._overlong()
-                    return b""
-                event = sse.completed(event)
+            event = self._numbered(block) if self._mark else block
             if event:
                 events.append(event)
         self.before = self.log.tail
@@ -146,6 +136,12 @@ class Fanout:
         for event in events:
             self.log.append(event)
         return self.framed(events, self.before)
+
+    def _numbered(self, block: bytes) -> bytes:
+        """A block as it may stand behind an id: whole, and without what speaks against it."""
+        if not block.endswith(_ENDS):
+            block = sse.completed(block)
+        return sse.anonymous(block)
 
     def framed(self, events: list[bytes], after: int) -> bytes:
         """As readers get them: the first of them is number `after` + 1."""

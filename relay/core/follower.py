@@ -222,7 +222,7 @@ class Follower(Reader):
         if self._sink is None or self._stopped:
             return
         leaving = smoother.release(pulse.now())
-        if leaving:
+        if leaving or not smoother.waiting:
             self._pump(leaving)
         if self.lags and not self._stopped:
             self._armed = True
@@ -251,6 +251,10 @@ class Follower(Reader):
             self._holding = False
             self._gate.release()
         elif verdict is Verdict.DROP:
+            if self._cursor + 1 < log.oldest:
+                self._skip(log.oldest - 1)
+                self._judge()
+                return
             surplus = log.read(self._cursor, log.total - self._passed - ANSWER.low)
             self._skip(self._cursor + len(surplus))
         elif verdict is Verdict.END:
@@ -273,7 +277,9 @@ class Follower(Reader):
         """Leave out the events up to number `to`, visibly."""
         self._gap = self._gap or self._cursor + 1
         self.dropped += to - self._cursor
+        before = self._passed
         self._move(to)
+        self._began += self._passed - before  # those bytes are not given
 
     def _move(self, to: int) -> None:
         self._cursor = to
@@ -291,16 +297,18 @@ class Follower(Reader):
     def _pump(self, most: int = 0) -> None:
         """Give the sink what the reader lacks, or so many events of it, until it blocks or others want their turn."""
         sink = self._sink
-        turn = _TURN
+        turn, left = _TURN, most
         while self.lags and not self._stopped and turn > 0:
             if sink is None or not self._is_kept():
                 return
-            piece = self._take(most)
+            at = self._cursor
+            piece = self._take(left if most else 0)
             turn -= len(piece)
+            left -= self._cursor - at
             sink.send(piece)
             if self._sink is not sink:
                 return
-            if most:
+            if most and left <= 0:
                 break
         self._fanout.tidy()
         if self._holding:

@@ -9,6 +9,8 @@ finished answer from one that was cut.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from relay.core.transfer import Clock, Owner, Target, Transfer
 from relay.errors import RelayError, UpstreamCut, UpstreamReported
 from relay.wire import sse
@@ -19,9 +21,10 @@ _BORDERS = sse.BORDERS
 
 class Stream(Transfer):
     """`events` with data have been fed whole; `last` is the last of them as it came, `first` the first where its
-    dialect wants it; both are cut to their heads where they are long."""
+    dialect wants it; both are cut to their heads where they are long. `overlong`, where it is set, is called for an
+    event that is longer than its limit, instead of passing it on in pieces; it has to end the stream."""
 
-    __slots__ = ("_framer", "_long", "_pending", "dialect", "events", "first", "last")
+    __slots__ = ("_framer", "_long", "_pending", "dialect", "events", "first", "last", "overlong")
 
     def __init__(self, reader: Target, owner: Owner, clock: Clock, dialect: Dialect, event_limit: int) -> None:
         super().__init__(reader, owner, clock)
@@ -29,6 +32,7 @@ class Stream(Transfer):
         self._framer = sse.Framer(event_limit)
         self._pending = False
         self._long = False
+        self.overlong: Callable[[], None] | None = None
         self.events = 0
         self.first = b""
         self.last = b""
@@ -112,6 +116,9 @@ class Stream(Transfer):
         self._pending = framer.pending
         if not whole:
             self.active = self._clock.now
+            return
+        if framer.inside and self.overlong is not None:
+            self.overlong()
             return
         if inside or framer.inside:
             self._note_oversized(whole, inside)

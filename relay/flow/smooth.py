@@ -15,27 +15,27 @@ from collections import deque
 
 
 class Smoother:
-    """`bound`: how long an event may wait."""
+    """`bound`: how long an event may wait. `waiting`: how many do."""
 
-    __slots__ = ("_bound", "_due", "_waiting", "next_at")
+    __slots__ = ("_bound", "_due", "next_at", "waiting")
 
     def __init__(self, bound: float) -> None:
         self._bound = bound
         # Of each burst: how many of it wait, and until when they must have left.
         self._due: deque[list[float]] = deque()
-        self._waiting = 0
+        self.waiting = 0
         self.next_at = 0.0
 
     def arrive(self, now: float, count: int) -> None:
         """So many events have come."""
-        if not self._waiting:
+        if not self.waiting:
             self.next_at = now
         self._due.append([count, now + self._bound])
-        self._waiting += count
+        self.waiting += count
 
     def release(self, now: float) -> int:
         """How many may leave now; `next_at` is when the next may, if any wait."""
-        if not self._waiting or now < self.next_at:
+        if not self.waiting or now < self.next_at:
             return 0
         leaving = 1
         self._leave()
@@ -49,12 +49,12 @@ class Smoother:
     def clear(self) -> None:
         """All have left by another way."""
         self._due.clear()
-        self._waiting = 0
+        self.waiting = 0
 
     def _leave(self) -> None:
         burst = self._due[0]
         burst[0] -= 1
-        self._waiting -= 1
+        self.waiting -= 1
         if not burst[0]:
             self._due.popleft()
 

@@ -51,8 +51,12 @@ class Pulse:
         waiting = self._waiting
         now = self._loop.time()
         try:
+            # Those that were due when this began: who asks again for a time that is over has to wait his turn.
+            due = []
             while waiting and waiting[0][0] <= now:
-                heapq.heappop(waiting)[2]()
+                due.append(heapq.heappop(waiting))
+            for _, _, call in due:
+                call()
         finally:
             if waiting and self._timer is None:
                 self._arm()
