@@ -9,7 +9,8 @@ of one repeat: neighbouring loads make absolute figures drift by half, and a pai
     python benchmarks/cpu_per_event.py --subjects relay,nginx --pairs 1-1,1-2,2-2 --scenarios 4000x10
     python benchmarks/cpu_per_event.py --subjects relay --scenarios idle10000h2 --repeat 1
 
-Subjects: relay; nginx (buffering off, keep-alive to the provider); floor (recv and send in C, see floor.c);
+Subjects: relay; resumable (the same, with every stream kept and numbered); other (the relay that --other names, such
+as the one before a change); nginx (buffering off, keep-alive to the provider); floor (recv and send in C, see floor.c);
 direct (no relay, for its delay).
 Pairs: CLIENTS-PROVIDER, the protocol with each: 1 is HTTP/1.1, 2 is HTTP/2 in cleartext with prior knowledge.
 A subject without a pair is 1-1. nginx, the reference, is always that; floor and direct change no protocol.
@@ -38,24 +39,25 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where mypy, t
 
 from benchmarks.processes import BenchError
 from benchmarks.runs import LOAD_CORE, RELAY_CORE, STREAMS_PER_CONNECTION, Bench, Entry, Pair, Run, Scenario, entries
-from benchmarks.subjects import Programs, build, flags
+from benchmarks.subjects import RELAYS, Programs, build, flags
 from benchmarks.tables import table
 
 TOP = Path(__file__).resolve().parent.parent
-SUBJECTS = ("relay", "nginx", "floor", "direct")
+SUBJECTS = ("relay", "resumable", "other", "nginx", "floor", "direct")
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--subjects", default="relay,nginx,floor", help="of relay, nginx, floor, direct")
+    parser.add_argument("--subjects", default="relay,nginx,floor", help=f"of {', '.join(SUBJECTS)}")
     parser.add_argument("--scenarios", default="500x20,4000x10", help="such as 9000x5,idle9000,idle10000h2")
     parser.add_argument("--pairs", default="1-1", help="of 1-1, 1-2, 2-1, 2-2 (1-1)")
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="runs of each (3)")
     parser.add_argument("--seconds", type=float, default=8, help="length of a window (8)")
     parser.add_argument("--warmup", type=float, default=1, help="from all streams open to the window (1)")
     parser.add_argument("--relay", metavar="PROGRAM", help="the relay (of this checkout, else of PATH)")
+    parser.add_argument("--other", metavar="PROGRAM", help="another relay, for the subject of that name")
     parser.add_argument("--json", type=Path, metavar="FILE", help="writes every run, too")
     more = parser.add_argument_group("HTTP/2")
     more.add_argument(
@@ -100,7 +102,7 @@ def plan_scenario(
         if (most := entry.files(scenario)) <= files:
             continue
         text = f"{entry} needs {most} descriptors in {scenario.name}, the hard limit is {files}"
-        if entry.subject == "relay" or not scenario.pairs:
+        if entry.subject in RELAYS or not scenario.pairs:
             raise BenchError(text)
         print(f"{text}: left out", file=sys.stderr)
         chosen.remove(entry)
@@ -128,8 +130,10 @@ def main(arguments: Sequence[str]) -> int:
     if "nginx" in subjects and not nginx:
         print("nginx is missing: no comparison with it", file=sys.stderr)
         subjects.remove("nginx")
-    if "relay" in subjects and not relay:
+    if set(RELAYS) & set(subjects) and not relay:
         raise BenchError("no relay program found: install it, or name it by --relay")
+    if "other" in subjects and not options.other:
+        raise BenchError("--other is missing: the program of the other relay")
     plan = [plan_scenario(scenario, subjects, pairs, files) for scenario in scenarios]
     if not any(chosen for _, chosen in plan):
         raise BenchError("none of these subjects can be measured with these pairs")
@@ -139,7 +143,7 @@ def main(arguments: Sequence[str]) -> int:
         directory = TOP / ".venv" / "bench" if (TOP / ".venv").is_dir() else Path(temporary, "programs")
         build(directory)
         bench = Bench(
-            Programs(directory, relay or "", nginx or ""),
+            Programs(directory, relay or "", nginx or "", options.other or ""),
             options.seconds,
             options.warmup,
             client_flags=flags(streams_per_connection=options.streams_per_connection),

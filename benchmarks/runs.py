@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import BenchError, Memory, Process, RunError, Usage, family, free_port, memory, usage
-from benchmarks.subjects import Programs, Provider, flags
+from benchmarks.subjects import RELAYS, Programs, Provider, flags
 
 RELAY_CORE, LOAD_CORE = 0, 1
 EVENT_BYTES = 200
@@ -99,7 +99,7 @@ def entries(subjects: Sequence[str], pairs: Sequence[Pair]) -> Iterator[Entry]:
     """nginx is the reference, which speaks HTTP/1.1 to providers; floor and direct change no protocol."""
     for subject in subjects:
         for pair in [HTTP1] if subject == "nginx" else pairs:
-            if subject in ("relay", "nginx") or pair.client == pair.provider:
+            if subject in (*RELAYS, "nginx") or pair.client == pair.provider:
                 yield Entry(subject, pair)
 
 

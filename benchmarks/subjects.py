@@ -82,7 +82,10 @@ max_connections = {connections}
 [[route]]
 path = "/*"
 upstream = "provider"
-"""
+{resumable}"""
+
+
+RELAYS = ("relay", "resumable", "other")
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ class Programs:
     directory: Path  # of what build() makes
     relay: str
     nginx: str
+    other: str = ""  # a relay to be compared with, such as the one before a change
 
     @property
     def load(self) -> str:
@@ -124,7 +128,8 @@ class Programs:
                 provider=provider.port,
                 connections=provider.connections,
                 http='http = "2"\n' if provider.http == 2 else "",
+                resumable='resumable = "always"\n' if subject == "resumable" else "",
             )
-            command = [self.relay, "serve"]
+            command = [self.other if subject == "other" else self.relay, "serve"]
         config.write_text(text)
         return [*command, "-c", str(config)]

@@ -25,6 +25,7 @@ from relay.control.router import Route
 from relay.core.fanout import Fanout
 from relay.core.inflated import InflatedStream
 from relay.core.log import EventLog
+from relay.core.logged import LoggedStream
 from relay.core.reader import Reader
 from relay.core.request import RequestBody
 from relay.core.stream import Stream
@@ -304,7 +305,9 @@ class Generation:
             gate = self.fanout.gate
         target = self.fanout or Reader(ANSWER, gate)
         self.reader = target if isinstance(target, Reader) else None
-        stream = self._receiver = self._transfer = Stream(target, self, office.wheel, self.dialect, office.event_limit)
+        made = (self, office.wheel, self.dialect, office.event_limit)
+        stream = LoggedStream(self.fanout, *made) if self.fanout is not None else Stream(target, *made)
+        self._receiver = self._transfer = stream
         if self.resumable:
             stream.overlong = self._overlong
         if failure is not None:

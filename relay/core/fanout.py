@@ -1,6 +1,6 @@
 """One generation's events, to all who read them: numbered, kept, and handed to each reader at his own pace.
 
-        Stream.feed -> Fanout.send -> log, and for each reader: sink.send         he has everything so far
+        LoggedStream.feed -> Fanout -> log, and for each reader: sink.send         he has everything so far
                                                                 reader._hold      he lags; the log has it
 
 It stands behind a Stream in the place of its one reader. The id of an event is its stream's and its number; a
@@ -20,7 +20,6 @@ from relay.flow.gate import Gate
 from relay.wire import delta, sse
 from relay.wire.dialect import Dialect, Ending
 
-_STARTS = (b"data:", b"event:")
 _ENDS = (*sse.BORDERS, b"\r\r")
 
 
@@ -97,35 +96,36 @@ class Fanout:
 
     # From the stream
 
+    def one(self, event: bytes) -> None:
+        """One event that needs no closer look: LF for its line ends, no id of its own."""
+        log = self.log
+        before = self.before = log.tail
+        self.latest = (event,)
+        log.append(event)
+        self.spoke = self.clock.now
+        framed = b"%b%d\n%b" % (self._mark, before + 1, event) if self._mark else event
+        for reader in self.readers:
+            reader.send(framed)
+        if self._waiters or not self.keeps:
+            self._after()
+
     def send(self, payload: bytes) -> None:
         """Whole events; the last of a stream may lack its empty line."""
-        if (
-            payload.startswith(_STARTS)
-            and payload.endswith(b"\n\n")
-            and payload.count(b"\n\n") == 1
-            and 13 not in payload
-            and b"\nid" not in payload
-            and (payload.startswith(b"data:") or b"\ndata:" in payload)
-        ):
-            log = self.log
-            self.before = log.tail
-            self.latest = (payload,)
-            log.append(payload)
-            framed = b"%b%d\n%b" % (self._mark, log.tail, payload) if self._mark else payload
-        else:
-            framed = self._take(payload)
-            if not framed:
-                return
+        framed = self._take(payload)
+        if not framed:
+            return
         self.spoke = self.clock.now
         for reader in self.readers:
             reader.send(framed)
+        self._after()
+
+    def _after(self) -> None:
         if self._waiters:
             self.wake()
-        if not self.keeps:
-            self.tidy()
+        self.tidy()
 
     def _take(self, payload: bytes) -> bytes:
-        """Several events, or some that are not as usual."""
+        """Number and keep them."""
         events = []
         for block in sse.split(payload):
             event = self._numbered(block) if self._mark else block

@@ -193,7 +193,7 @@ class Follower(Reader):
         """The latest leaves with others."""
         self._miss()
         fanout = self._fanout
-        if fanout.log.tail - self._cursor >= self._flush.events or fanout.is_terminal:
+        if fanout.log.tail - self._cursor >= self._flush.events or fanout.is_terminal or self._is_full:
             self._pump()
         elif not self._armed:
             self._armed = True
@@ -210,7 +210,7 @@ class Follower(Reader):
         assert smoother is not None
         self._miss()
         smoother.arrive(fanout.pulse.now(), fanout.log.tail - fanout.before)
-        if fanout.is_terminal:
+        if fanout.is_terminal or self._is_full:
             self._pump()
         elif not self._armed:
             self._release()
@@ -227,6 +227,11 @@ class Follower(Reader):
         if self.lags and not self._stopped:
             self._armed = True
             pulse.at(smoother.next_at, self._release)
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether more is held back than one write gives."""
+        return self._fanout.log.total - self._passed >= _DRAIN
 
     @property
     def _paced(self) -> Callable[[bytes], None]:

@@ -51,12 +51,11 @@ class Pulse:
         waiting = self._waiting
         now = self._loop.time()
         try:
-            # Those that were due when this began: who asks again for a time that is over has to wait his turn.
-            due = []
-            while waiting and waiting[0][0] <= now:
-                due.append(heapq.heappop(waiting))
-            for _, _, call in due:
-                call()
+            # No more than there were when this began: who asks again for a time that is over must not hold the loop.
+            for _ in range(len(waiting)):
+                if waiting[0][0] > now:
+                    break
+                heapq.heappop(waiting)[2]()
         finally:
             if waiting and self._timer is None:
                 self._arm()
