@@ -11,7 +11,17 @@ socket, no clock and no logging: those floors are functions of the bytes and the
     mistake          a schema's complaint in the terms of the file
 
     control/         one decision per request
-        exchange     admit -> route -> connect -> commit -> finish; the error answers, the access line, the timeouts
+        exchange     one request and its answer: admit -> errand -> listen -> deliver; the access line
+        generation   what a provider is asked once, and what comes of it; who listens; what is kept of it
+        asking       one question to a provider: connect, ask, and once more where it may be
+        patience     how long a provider may take
+        silence      what the relay says while the provider says nothing: heartbeats, a placeholder
+        streams      the streams that are known, as resources: resume, state, long polling, cancel
+        wishes       what a request asks of the relay itself
+        capture      a plain answer that nobody waits for at the moment
+        ended        the last state of streams that are gone
+        refusal      an error as an answer
+        page         the relay's own page, and the module that browsers read streams with (relay/web)
         router       which route, which upstream
         retry        may a request be sent again
         auth         who may call (so far: no foreign web page on our key)
@@ -35,15 +45,22 @@ socket, no clock and no logging: those floors are functions of the bytes and the
         pool         a sync function decides, async code performs
         dial         opening one connection: addresses, TLS, which HTTP it speaks
         timers       one coarse wheel for all timeouts
+        pulse        time finer than the wheel's, for what is held back by milliseconds
     core/            the relay without sockets
         stream       Stream.feed: the hot path
         transfer     bodies that are not event streams
         inflated     a compressed event stream in front of a Stream
         request      a request's body, kept for one repeat
         reader       one reader's place behind a producer: direct, or through its ring
+        logged       a Stream whose events are numbered and kept
+        fanout       one generation's events, to all who read them
+        follower     one reader of a log: live, or at his place in it
+        log          what can be replayed
+        hub          which streams there are, and which are let go
     flow/            who may hold how much
         ring         references to whole pieces
         overflow     how much may wait, and what then
+        smooth       when held-back events leave, so that bursts come out evenly
         gate         counted read pause towards a producer
     wire/            bytes <-> protocol facts
         sse          Framer: where events begin and end
@@ -61,6 +78,7 @@ socket, no clock and no logging: those floors are functions of the bytes and the
         headers      which fields cross
         encoding     gzip, deflate, br, decoded in bounded steps
         dialect      which event ends a stream; how errors are said
+        delta        which events are text, and how adjacent ones become one
     errors           one tree, each with its status; CloseReason
 
 One token's trip
@@ -82,12 +100,25 @@ its reader to the ring, and so does a stream without a window; a ring above its 
 provider's socket is not read, or its stream's window not opened, until it is below the low one.
 tests/core/test_budget.py and test_budget2.py count the frames, writes and copies, so that this stays true.
 
+A stream that can be resumed takes one step more:
+
+    provider socket -> ... -> LoggedStream.feed      the same, and whether an id may stand in front
+                    -> Fanout.one                    its number, its place in the log; for each reader:
+                    -> Connection1._send_chunk, or Stream2._send
+
+The id is put in front once, whoever reads. A reader whose sink blocks is left out: he costs his place in the log, and
+finds what he has missed there, merged if he wants it so, when his socket takes bytes again. Who joins late, or comes
+back, begins at such a place; there is no other way from the past to the present.
+
 One request's life
 ------------------
 Downstream1, or a stream of Downstream2, reads a head and makes an Exchange, which knows it as its Client. The exchange
-finds a route and takes a place on a connection from the pool (a Call: an idle connection of HTTP/1.1, a stream of
-HTTP/2), or waits for one in a task that ends with the wait. The Call sends the head with what is there of the body and
-calls `answered`; the exchange makes a Stream or a Transfer and hands it back, and from then on bytes flow without it.
+finds what is asked for: an answer of the relay's own, a stream that is known already, or a route; then it makes a
+Generation and listens to it. The generation takes a place on a connection from the pool (a Call: an idle connection of
+HTTP/1.1, a stream of HTTP/2), or waits for one in a task that ends with the wait. The Call sends the head with what is
+there of the body and calls `answered`; the generation makes a Stream or a Transfer and hands it back, tells its
+exchanges that it has opened, and from then on bytes flow without either. A generation ends with its exchange, but for
+one that can be resumed: that goes on without a reader for a while, and stays to be read when it has ended.
 The answer's head leaves with its first byte, so whatever fails before is still a real status; after it, only an abort
 can say that an answer is not whole, and no answer that is not whole ends cleanly. Whoever leaves is noticed by the
 connection he leaves, and the provider's connection is closed, or its stream reset, in the same call. (A client that is
@@ -103,6 +134,10 @@ Where each rule lives
     whose turn it is on a connection      net/connection2.py
     how much may wait, and what then      flow/overflow.py
     who stops reading the provider        flow/gate.py
+    what a late joiner gets               core/log.py, from core/follower.py
+    what may be merged                    wire/delta.py
+    when a stream is let go               core/hub.py, control/generation.py
+    who may have a stream                 control/streams.py
     open, reuse, close a connection       net/pool.py
     where a request goes                  control/router.py
     may it be tried again                 control/retry.py

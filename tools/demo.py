@@ -1,6 +1,6 @@
 """`make run`: a simulated provider and the relay in front of it, until Ctrl-C.
 
-Prints where the relay listens and one line to try. Exit code 0 after Ctrl-C, 2 if the address is taken.
+Prints where the relay listens, its page, and one line to try. Exit code 0 after Ctrl-C, 2 if the address is taken.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ HERE = Path(__file__).resolve().parent
 SIMULATION = ("--set", "events=40", "--set", "interval=80ms")
 
 TEXT = """
-relay listens on http://{address}, in front of a simulated provider. Try, in another terminal:
+relay listens on http://{address}, in front of a simulated provider. Open in a browser:
+
+  http://{address}/        a prompt, tokens as they come; cut the connection, resume, cancel
+
+or try, in another terminal:
 
   curl -N http://{address}/v1/chat/completions -d '{{"model": "sim-1", "stream": true, "messages": []}}'
 
