@@ -159,6 +159,17 @@ class Cancelled(RequestError):
     reason = CloseReason.CANCELLED
 
 
+class StreamFailed(RequestError):
+    """All that came of a stream has been read, and it had failed, by `cause`: asking again changes nothing."""
+
+    status = 410
+
+    def __init__(self, cause: RelayError) -> None:
+        super().__init__(f"the stream has ended: {cause.message}")
+        self.code = cause.code
+        self.type = cause.type
+
+
 class Orphaned(Cancelled):
     """Nobody was there to read the stream."""
 

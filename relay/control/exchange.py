@@ -23,7 +23,7 @@ from relay.control.office import Office
 from relay.control.router import Resumable, Route
 from relay.control.silence import Silence
 from relay.control.streams import Join, Poll, Reply
-from relay.core.follower import AT_ONCE, Follower
+from relay.core.follower import Follower
 from relay.core.reader import Reader
 from relay.core.request import RequestBody
 from relay.errors import (
@@ -182,6 +182,8 @@ class Exchange:
             resumable=resumable,
             logged=overflow not in (None, Mode.PAUSE) or not (said.flush or route.flush).at_once,
             grace=office.retention.grace if said.grace is None else said.grace,
+            # Who reads it there may be an EventSource, which cannot say what it wants.
+            wishes=said if said.respond_async else wishes.NOTHING,
         )
         self._lent = True
         self._phase = _Phase.WAITING
@@ -227,6 +229,7 @@ class Exchange:
             generation.grace = said.grace
         self._generation = generation
         self._after = errand.after
+        self._silence.placeholder = said.placeholder or generation.wishes.placeholder
         generation.listen(self)
         if errand.native or generation.state is not State.WAITING:
             self.opened()
@@ -289,11 +292,10 @@ class Exchange:
         fanout, said = generation.fanout, self._wishes
         assert fanout is not None
         after = fanout.log.tail if self._after == streams.LATEST else self._after
-        flush = said.flush or generation.route.flush or AT_ONCE
+        flush = said.flush or generation.wishes.flush or generation.route.flush
         follower = self._reader = Follower(fanout, after, self._lag(generation), self._fell_behind, flush)
-        fields = generation.fields or headers.of_stream(
-            stream_id=generation.stream_id.encode(), request_id=self._record.request_id.encode()
-        )
+        own = (b"x-request-id", self._record.request_id.encode())
+        fields = generation.fields or [*headers.of_stream(generation.stream_id.encode()), own]
         if generation.last_disconnect is not None:
             fields = [*fields, (b"relay-last-disconnect", generation.last_disconnect.encode())]
         self._client.start(generation.status or 200, fields, None, follower)
@@ -301,7 +303,7 @@ class Exchange:
             self.ended(generation.error)
 
     def _lag(self, generation: Generation) -> Lag:
-        mode = self._wishes.overflow or generation.route.overflow
+        mode = self._wishes.overflow or generation.wishes.overflow or generation.route.overflow
         if mode is None and not generation.resumable:
             mode = Mode.PAUSE
         if mode is None:

@@ -22,6 +22,7 @@ from relay.control.capture import Capture, Captured
 from relay.control.office import Office
 from relay.control.patience import Patience
 from relay.control.router import Route
+from relay.control.wishes import Wishes
 from relay.core.fanout import Fanout
 from relay.core.inflated import InflatedStream
 from relay.core.log import EventLog
@@ -73,7 +74,7 @@ class Listener(Protocol):
 
 class Generation:
     """`peer`: the address of whoever asked; `owner`: whose it is. `resumable`: its events are kept, and it outlives its
-    readers, by `grace` seconds. `logged`: its readers may lag in ways that only a log allows. After `opened`: `status`
+    readers, by `grace` seconds. `wishes`: of readers that say nothing themselves. `logged`: its readers may lag in ways that only a log allows. After `opened`: `status`
     and `fields` of the answer, `length` in bytes where it has one, and either `reader`, for the one listener, or
     `fanout`, or `captured`, for any number."""
 
@@ -108,6 +109,7 @@ class Generation:
         "status",
         "stream_id",
         "tick",
+        "wishes",
     )
 
     def __init__(
@@ -124,6 +126,7 @@ class Generation:
         resumable: bool,
         logged: bool,
         grace: float,
+        wishes: Wishes,
     ) -> None:
         self.tick = 0
         self._office = office
@@ -138,6 +141,7 @@ class Generation:
         self._asking = Asking(office, request, record, route, body, self, peer=peer, identity=identity)
         self._patience = Patience(office.timing, record.started_at)
         self.grace = grace
+        self.wishes = wishes
         self._logged = logged or resumable
         self._listeners: dict[Listener, None] = {}
         self._transfer: Transfer | None = None

@@ -24,8 +24,8 @@ import orjson
 from relay.control import auth, caller
 from relay.control.generation import State
 from relay.control.wishes import Wishes
-from relay.errors import AheadOfTail, BadRequest, EventsGone, MethodNotAllowed, NotFound, NotKept
-from relay.wire import sse
+from relay.errors import AheadOfTail, BadRequest, EventsGone, MethodNotAllowed, NotFound, NotKept, StreamFailed
+from relay.wire import headers, sse
 from relay.wire.head import Headers, RequestHead
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _LIST_MOST = 1000
 _ROOT = b"/v1/streams"
 _STREAM = re.compile(rb"/v1/streams/([A-Za-z0-9_-]{22})(/cancel)?")
 _RESPONSE = re.compile(rb".*/v1/responses/(resp_[A-Za-z0-9_-]{1,128})(/cancel)?")
-_EVENT_ID = re.compile(r"([A-Za-z0-9_-]{22})-(\d{1,15})")
+_EVENT_ID = re.compile(r"([A-Za-z0-9_-]{22})-([0-9]{1,15})")
 
 
 class Reply(NamedTuple):
@@ -134,9 +134,13 @@ def _response(office: Office, request: RequestHead, name: str, *, cancel: bool) 
         return None
     auth.check_origin(request, office.hosts)
     number = query.get("starting_after")
-    if number is not None and not re.fullmatch(r"\d{1,15}", number):
+    if number is not None and not re.fullmatch(r"[0-9]{1,15}", number):
         raise BadRequest("starting_after: a sequence number is expected")
-    return _join(generation, 0 if number is None else _seq_of(generation, int(number)), native=True)
+    errand = _join(generation, 0 if number is None else _seq_of(generation, int(number)), native=True)
+    if isinstance(errand, Reply) and errand.status == 204:
+        # Which would stop an EventSource; an SDK that asks here wants a stream, and openai-node throws at a 204.
+        return Reply(200, headers.of_stream(generation.stream_id.encode()), b"")
+    return errand
 
 
 def _again(office: Office, request: RequestHead, wishes: Wishes) -> Errand | None:
@@ -181,7 +185,7 @@ def _join(generation: Generation, after: int, *, native: bool) -> Errand:
         if generation.state is State.FINISHED:
             return Reply(204, [(b"relay-stream-id", generation.stream_id.encode())], b"")
         if generation.error is not None:
-            raise generation.error
+            raise StreamFailed(generation.error)
     return Join(generation, after, native)
 
 
@@ -204,7 +208,7 @@ def _position(text: str, generation: Generation) -> int:
     """Of an event id, a bare number, or `latest`."""
     if text == "latest":
         return LATEST
-    if re.fullmatch(r"\d{1,15}", text):
+    if re.fullmatch(r"[0-9]{1,15}", text):
         return int(text)
     found = _EVENT_ID.fullmatch(text)
     if found is None:
@@ -349,7 +353,7 @@ def _query(request: RequestHead) -> dict[str, str]:
 def _wait(text: str | None) -> float:
     if text is None:
         return 0.0
-    found = re.fullmatch(r"(\d{1,5}(?:\.\d{1,3})?)(ms|s)?", text)
+    found = re.fullmatch(r"([0-9]{1,5}(?:\.[0-9]{1,3})?)(ms|s)?", text)
     if found is None:
         raise BadRequest('wait: a time like "20s" is expected')
     return min(float(found[1]) / (1000 if found[2] == "ms" else 1), _WAIT_MOST)

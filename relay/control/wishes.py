@@ -102,7 +102,7 @@ def _grace(value: bytes | None) -> float | None:
     if text == "cancel":
         return 0.0
     name, _, seconds = text.partition("=")
-    if name == "cancel-after" and re.fullmatch(r"\d{1,5}(\.\d{1,3})?", seconds) and float(seconds) <= _GRACE_MOST:
+    if name == "cancel-after" and re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,3})?", seconds) and float(seconds) <= _GRACE_MOST:
         return float(seconds)
     raise BadRequest('Relay-On-Disconnect: "continue", "cancel" or "cancel-after=SECONDS" is expected')
 

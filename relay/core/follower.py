@@ -149,6 +149,8 @@ class Follower(Reader):
         """When, by the clock, its oldest missing event will have waited too long, at the earliest; 0 for never. (Known
         to a second.)"""
         age = self._lag.age_limit
+        if age and self.lags and self._cursor < self._horizon:
+            return now + age  # it replays
         return (self._marks[0][1] if self.lags and self._marks else now) + age if age else 0.0
 
     # The sink's side
@@ -289,8 +291,12 @@ class Follower(Reader):
     def _move(self, to: int) -> None:
         self._cursor = to
         self._passed = self._fanout.log.position(to)
+        passed_at = None
         while self._marks and self._marks[0][0] <= to:
-            self._marks.popleft()
+            passed_at = self._marks.popleft()[1]
+        if passed_at is not None and not self._marks and self.lags:
+            # Of events that came within a second, the first has the mark of all.
+            self._marks.append((self._fanout.log.tail, passed_at))
 
     def _fail(self) -> None:
         failed, self._failed = self._failed, None
@@ -362,7 +368,7 @@ class Follower(Reader):
         for event, members in delta.merge(read, events):
             after += members
             self.merged += members - 1
-            pieces.append(fanout.mark(after) + event)
+            pieces.append(fanout.mark(event, after))
         return b"".join(pieces)
 
     def _go_live(self) -> None:
@@ -397,6 +403,10 @@ class Follower(Reader):
             closing()
 
     def _abort(self) -> None:
-        if self._sink is not None and self._last:
-            self._sink.send(self._last)
+        last, self._last = self._last, b""
+        if self._sink is not None and last:
+            self._sink.send(last)
+            if self._stopped and not self.gone:
+                self._closing = super()._abort
+                return
         super()._abort()

@@ -75,7 +75,7 @@ class Stream(Transfer):
     @property
     def at_border(self) -> bool:
         """Whether something may be inserted: the reader has whole events only."""
-        return not self._framer.inside
+        return not self._framer.inside or self.overlong is not None
 
     def ending(self) -> Ending:
         """What the events so far say about the stream's end; one of which only a part has come says nothing yet."""

@@ -53,7 +53,7 @@ class Pulse:
         try:
             # No more than there were when this began: who asks again for a time that is over must not hold the loop.
             for _ in range(len(waiting)):
-                if waiting[0][0] > now:
+                if not waiting or waiting[0][0] > now:
                     break
                 heapq.heappop(waiting)[2]()
         finally:

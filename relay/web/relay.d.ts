@@ -37,7 +37,8 @@ export interface RelayStatus {
 }
 
 interface Options {
-  /** "eventsource" reads with the browser's own EventSource, which sends no `headers`; requests still do. */
+  /** "eventsource" reads with the browser's own EventSource, which sends neither `headers` nor what is said by them:
+   *  `overflow`, `flush`, `placeholder`. All other requests do. */
   transport?: "fetch" | "eventsource";
   /** The origin and path under which the relay's own paths are; that of the url, or of the page. */
   base?: string | URL;

@@ -187,6 +187,7 @@ export class RelayStream {
   #connection = new AbortController();
   #tries = 0;
   #unnumbered = false; // events came that cannot be asked for again
+  #merging; // may deltas stand for several
   #cut = false;
   #wake = () => {};
   /** Why no more is wanted. @type {unknown} */
@@ -199,6 +200,8 @@ export class RelayStream {
     options.signal?.throwIfAborted();
     options.signal?.addEventListener("abort", this.#abort, { once: true });
     this.#options = options;
+    // An EventSource cannot say what it wants.
+    this.#merging = [undefined, "merge"].includes(options.overflow) || options.transport === "eventsource";
     this.#base = String(base).replace(/\/+$/, "");
     this.#change({ type: "connecting" });
   }
@@ -317,7 +320,7 @@ export class RelayStream {
       return { id, seq: null, event, data };
     }
     if (seq <= this.seq) return null;
-    if ((this.#options.overflow ?? "merge") !== "merge" || !MERGED.test(data)) this.#follow(seq);
+    if (!this.#merging || !MERGED.test(data)) this.#follow(seq);
     this.seq = seq;
     this.#tries = 0;
     return { id, seq, event, data };

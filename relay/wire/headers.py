@@ -141,10 +141,9 @@ def to_client(
     return fields
 
 
-def of_stream(*, stream_id: bytes, request_id: bytes) -> Headers:
-    """The fields of an event stream whose provider has not answered yet."""
-    own = [(b"vary", b"Accept-Encoding"), (b"x-request-id", request_id), (b"relay-stream-id", stream_id)]
-    return [*_EVENT_STREAM_FIELDS, *own, _EXPOSED]
+def of_stream(stream_id: bytes) -> Headers:
+    """The fields of an event stream that is read by its own name, before its provider has answered or without it."""
+    return [*_EVENT_STREAM_FIELDS, (b"vary", b"Accept-Encoding"), (b"relay-stream-id", stream_id), _EXPOSED]
 
 
 def is_event_stream(response: ResponseHead) -> bool:
