@@ -74,9 +74,9 @@ class Listener(Protocol):
 
 class Generation:
     """`peer`: the address of whoever asked; `owner`: whose it is. `resumable`: its events are kept, and it outlives its
-    readers, by `grace` seconds. `wishes`: of readers that say nothing themselves. `logged`: its readers may lag in ways that only a log allows. After `opened`: `status`
-    and `fields` of the answer, `length` in bytes where it has one, and either `reader`, for the one listener, or
-    `fanout`, or `captured`, for any number."""
+    readers, by `grace` seconds. `wishes`: of readers that say nothing themselves. `logged`: its readers may lag in ways
+    that only a log allows. After `opened`: `status` and `fields` of the answer, `length` in bytes where it has one, and
+    either `reader`, for the one listener, or `fanout`, or `captured`, for any number."""
 
     __slots__ = (
         "_asking",
@@ -404,7 +404,9 @@ class Generation:
         office = self._office
         office.wheel.forget(self)
         office.ended.note(self)
-        if self.resumable and (self.fanout is not None or self.captured is not None):
+        # Of one that failed before anything came, its own request was told; others may have been told its name.
+        readable = self.fanout is not None and (self.events or self.wishes.respond_async)
+        if self.resumable and (readable or self.captured is not None):
             reason = self.error.reason if self.error is not None else CloseReason.FINISHED
             office.access.write(
                 self.record.end_line(
