@@ -86,7 +86,9 @@ class Stream(Transfer):
         rest = self._framer.close()
         ended = self.ending() is not Ending.OPEN
         whole = ended or self.dialect.opaque or self.dialect.closes(rest)
-        if rest and (whole or self._framer.inside):
+        # An id makes an event whole: it may stand behind no half one.
+        passes = self.dialect.closes(rest) if self.overlong is not None else whole or self._framer.inside
+        if rest and passes:
             # An event without its empty line may yet be the terminal one. Half of any other is dropped, as in `fail`:
             # the error event could not be told from it.
             if not ended:
