@@ -114,7 +114,8 @@ export declare class RelayError extends Error {
   );
   /** Of the answer that said it; 0 where none did. */
   readonly status: number;
-  /** The relay's, such as "cancelled" or "orphaned"; of relay.js: unreachable, hole, not_a_stream, not_resumable, event_too_long. */
+  /** The relay's, such as "cancelled" or "orphaned"; or of relay.js: unreachable, hole, not_a_stream, not_resumable,
+   *  event_too_long. */
   readonly code: string;
   /** The answer's JSON. */
   readonly body: any;

@@ -11,19 +11,34 @@ from typing import IO, Any
 
 import pytest
 
-from tests.browser.tabs import Tabs
+from tests.browser.tabs import Tab, Tabs
 from tests.peers.conftest import find
 from tests.programs import PATIENCE
 
 READER = Path(__file__).resolve().parent / "reader.mjs"
 
 Node = Callable[..., dict[str, Any]]
+Opening = Callable[[str], Tab]
 
 
 @pytest.fixture(scope="session")
 def tabs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tabs]:
     with Tabs(tmp_path_factory.mktemp("chromium")) as running:
         yield running
+
+
+@pytest.fixture
+def open_tab(tabs: Tabs) -> Iterator[Opening]:
+    """Opens a url in a new tab, until the test is over."""
+    opened: list[Tab] = []
+
+    def open_one(url: str) -> Tab:
+        opened.append(tabs.tab(url))
+        return opened[-1]
+
+    yield open_one
+    for tab in opened:
+        tab.close()
 
 
 @pytest.fixture

@@ -128,9 +128,9 @@ const scenarios = {
     const server = http.createServer((request, response) => {
       const { method, url: path, headers } = request;
       asked.push({ method, path, headers });
-      const { status = 200, fields = {}, body = "", whole = false } = more.answers[asked.length - 1] ?? more.last;
+      const { status = 200, fields = {}, body = "", whole = false, hangs = false } = more.answers[asked.length - 1] ?? more.last;
       response.writeHead(status, { "Content-Type": "text/event-stream", "Relay-Stream-Id": "s", ...fields });
-      response.write(body || ":\n", () => (whole ? response.end() : response.socket.destroy()));
+      response.write(body || ":\n", () => hangs || (whole ? response.end() : response.socket.destroy()));
     });
     await once(server.listen(0, "127.0.0.1"), "listening");
     base = `http://127.0.0.1:${server.address().port}`;

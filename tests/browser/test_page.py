@@ -5,13 +5,14 @@ from __future__ import annotations
 import http.server
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.browser.conftest import Opening
 from tests.browser.cutter import Cutter
-from tests.browser.tabs import Tab, Tabs
+from tests.browser.tabs import Tabs
 from tests.browser.telling import told
 from tests.conftest import RelayMaker
 from tests.peers.secured import SecuredRelay, make_pair
@@ -20,9 +21,6 @@ from tests.programs import Provider, Relay
 _DIALECTS = ("chat", "responses", "messages")
 _TABS = 20
 _MARKUP = '<b id="bold">bold</b><script>document.title = "taken"</script>&amp;'
-
-Making = Callable[..., Provider]
-Opening = Callable[[str], Tab]
 
 
 @pytest.fixture(scope="module")
@@ -38,19 +36,6 @@ def endless() -> Iterator[Provider]:
     program = Provider("--set", "events=100000", "--set", "interval=10ms")
     yield program
     program.stop()
-
-
-@pytest.fixture
-def open_tab(tabs: Tabs) -> Iterator[Opening]:
-    opened: list[Tab] = []
-
-    def open_one(url: str) -> Tab:
-        opened.append(tabs.tab(url))
-        return opened[-1]
-
-    yield open_one
-    for tab in opened:
-        tab.close()
 
 
 @pytest.mark.parametrize("transport", ["fetch", "eventsource"])
@@ -93,6 +78,27 @@ def test_connections_that_break_by_themselves_are_made_again(
         assert cutter.made == 2
     assert page.text("output") == text
     assert page.text("resumes") == "2"
+
+
+def test_without_a_network_it_waits_for_one(
+    tabs: Tabs, open_tab: Opening, make_relay: RelayMaker, slow: Provider
+) -> None:
+    text = told(slow)
+    slow.reset()
+    page = open_tab(f"{make_relay(upstream=slow.url).url}/")
+    page.turn()
+    tabs.call("Network.enable")
+    network = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    page.click("send")
+    page.until('$("seq").textContent >= 3')
+    page.click("cut")
+    tabs.call("Network.emulateNetworkConditions", offline=True, **network)
+    page.click("resume")
+    slow.wait(finished=1)
+    assert (page.text("state"), page.text("detail")) == ("dropped", "")
+    tabs.call("Network.emulateNetworkConditions", offline=False, **network)
+    page.until_state("done")
+    assert page.text("output") == text
 
 
 @pytest.mark.parametrize("transport", ["fetch", "eventsource"])
