@@ -18,7 +18,7 @@ PATHS = {
 
 def told(provider: Provider, simulate: str = "") -> str:
     """All of it. Its counters count this request, too."""
-    with contextlib.closing(http.client.HTTPConnection(*provider.address, timeout=PATIENCE)) as connection:
+    with contextlib.closing(http.client.HTTPConnection(*provider.address, timeout=2 * PATIENCE)) as connection:
         connection.request("POST", PATHS["chat"], json.dumps(chat(stream=False)), {"Simulate": simulate})
         text: str = json.loads(connection.getresponse().read())["choices"][0]["message"]["content"]
     assert text
