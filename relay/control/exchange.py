@@ -207,24 +207,27 @@ class Exchange:
     # One that is known
 
     def _run_errand(self) -> None:
-        errand = self._errand
-        if errand is None or self._phase is not _Phase.WAITING:
-            return
+        if self._errand is not None and self._phase is _Phase.WAITING:
+            try:
+                self._visit(self._errand)
+            except RelayError as error:
+                self._refuse(error)
+
+    def _visit(self, errand: Join | Poll) -> None:
         generation = errand.generation
         self._record.stream_id = generation.stream_id
         self._record.dialect = generation.dialect.name
         if isinstance(errand, Poll):
+            generation.listen(self)
             self._poll()
             return
+        # It may have changed since the head was read.
+        streams.check_position(generation, errand.after)
         said = self._wishes
         if said.key is not None and not errand.native and not generation.body.same_as(self.body):
-            pending = not generation.body.ended
-            self._refuse(
-                RequestPending("the first request with this Idempotency-Key is still being sent")
-                if pending
-                else KeyReused("this Idempotency-Key was sent with another body before")
-            )
-            return
+            if not generation.body.ended:
+                raise RequestPending("the first request with this Idempotency-Key is still being sent")
+            raise KeyReused("this Idempotency-Key was sent with another body before")
         if said.grace is not None:
             generation.grace = said.grace
         self._generation = generation
@@ -238,18 +241,16 @@ class Exchange:
         errand, office = self._errand, self._office
         assert isinstance(errand, Poll)
         generation = errand.generation
-        generation.visit()
         fanout = generation.fanout
         left = self._began_at + errand.wait - office.wheel.now
         if generation.over or fanout is None or generation.events > errand.after or left <= 0:
-            self._errand = None
             self._respond(*streams.events_behind(generation, errand.after))
         else:
             fanout.wait(self._poll_again)
             office.wheel.watch(self, office.wheel.now + left)
 
     def _poll_again(self) -> None:
-        if self._errand is not None and self._phase is _Phase.WAITING:
+        if isinstance(self._errand, Poll) and self._phase is _Phase.WAITING:
             self._poll()
 
     # The generation tells
@@ -257,10 +258,12 @@ class Exchange:
     @property
     def takes_body(self) -> bool:
         """Whether a plain answer may still be passed on to it."""
-        return self._phase is _Phase.WAITING
+        return self._phase is _Phase.WAITING and not isinstance(self._errand, Poll)
 
     def opened(self) -> None:
         generation, client = self._generation, self._client
+        if isinstance(self._errand, Poll):
+            return  # it waits for an event
         assert generation is not None
         if generation.captured is not None:
             self._answer_whole(*generation.captured)
@@ -331,6 +334,9 @@ class Exchange:
     def ended(self, error: RelayError | None) -> None:
         """Finish the client's side when it has taken what waits; or break it off so that it sees it."""
         generation, reader = self._generation, self._reader
+        if isinstance(self._errand, Poll):
+            self._poll_again()
+            return
         if self._phase is _Phase.WAITING and error is not None:
             self._refuse(error)
         if self._phase is not _Phase.STREAMING:
@@ -407,7 +413,6 @@ class Exchange:
         office, generation, reader = self._office, self._generation, self._reader
         office.wheel.forget(self)
         office.open.pop(self, None)
-        self._errand = None
         follower = reader if isinstance(reader, Follower) else None
         bytes_out = events = 0
         if follower is not None:
@@ -420,6 +425,11 @@ class Exchange:
         if follower is not None:
             line["merged"], line["dropped"] = follower.merged, follower.dropped
         office.access.write(line)
+        if isinstance(self._errand, Poll):
+            polled = self._errand.generation
+            polled.leave(self, CloseReason.FINISHED, known=True)
+            if polled.fanout is not None:
+                polled.fanout.stop_waiting(self._poll_again)
         if generation is not None:
             known = self._client.head_sent or self._wishes.key is not None
             if self._lent and not self.body.ended and not generation.over:
@@ -429,7 +439,7 @@ class Exchange:
             self.body.drop()
         # Whoever still knows this exchange, it should not cost what it carried.
         self._request = self._request.bare()
-        self._generation = self._reader = None
+        self._errand = self._generation = self._reader = None
 
     # Time
 
@@ -439,7 +449,7 @@ class Exchange:
             self._office.wheel.watch(self, when)
 
     def due(self, now: float) -> float:
-        if self._phase is _Phase.WAITING and self._errand is not None:
+        if isinstance(self._errand, Poll):
             self._poll_again()
             return 0
         return self._next_look(now)

@@ -345,7 +345,6 @@ class Generation:
 
     def _captured(self, body: bytes) -> None:
         self.captured = Captured(self.status, self.fields, body)
-        self._open()
 
     def _open(self) -> None:
         self._watch_answer()
@@ -393,6 +392,8 @@ class Generation:
         self.ended_at = self._office.wheel.now
         orphan = not self._listeners
         for listener in list(self._listeners):
+            if self.captured is not None:
+                listener.opened()
             listener.ended(error)
         if self.fanout is not None:
             self.fanout.wake()

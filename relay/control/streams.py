@@ -24,7 +24,16 @@ import orjson
 from relay.control import auth, caller
 from relay.control.generation import State
 from relay.control.wishes import Wishes
-from relay.errors import AheadOfTail, BadRequest, EventsGone, MethodNotAllowed, NotFound, NotKept, StreamFailed
+from relay.errors import (
+    AheadOfTail,
+    BadRequest,
+    EventsGone,
+    MethodNotAllowed,
+    NotFound,
+    NotKept,
+    RequestPending,
+    StreamFailed,
+)
 from relay.wire import headers, sse
 from relay.wire.head import Headers, RequestHead
 
@@ -112,7 +121,7 @@ def _resource(office: Office, request: RequestHead, wishes: Wishes) -> Errand:
         if "after" not in query:
             return _json(describe(generation))
         after = _position(query["after"], generation)
-        _check_position(generation, after)
+        check_position(generation, after)
         return Poll(generation, _settled(generation, after), _wait(query.get("wait")))
     said = wishes.last_event_id
     text = said.decode("latin-1") if said is not None else query.get("last_event_id", "0")
@@ -159,6 +168,8 @@ def _again(office: Office, request: RequestHead, wishes: Wishes) -> Errand | Non
         generation = office.hub.known_as(key_name(request, wishes.key))
         if generation is not None and not _is_void(generation):
             auth.check_origin(request, office.hosts)
+            if not _is_readable(generation):
+                raise RequestPending("the first request with this Idempotency-Key is still being answered")
             return Join(generation, 0, native=False)
         if generation is not None:
             office.hub.remove(generation)
@@ -170,6 +181,11 @@ def key_name(request: RequestHead, key: bytes) -> tuple[object, ...]:
     return "key", caller.owner(request), request.path, key
 
 
+def _is_readable(generation: Generation) -> bool:
+    """Whether others may have its answer too, or will: a plain one passes through to the one who asked."""
+    return generation.state is State.WAITING or generation.fanout is not None or generation.captured is not None
+
+
 def _is_void(generation: Generation) -> bool:
     """Whether it has failed with nothing that could be read: the request may be tried again."""
     return generation.state is State.FAILED and not generation.events
@@ -178,9 +194,9 @@ def _is_void(generation: Generation) -> bool:
 def _join(generation: Generation, after: int, *, native: bool) -> Errand:
     if not generation.resumable:
         raise NotKept("nothing is kept of this stream: it was not asked for with Relay-Resumable: 1")
-    if generation.state is State.STREAMING and generation.fanout is None and generation.captured is None:
+    if not _is_readable(generation):
         raise NotKept("nothing is kept of this answer: it is no event stream")
-    _check_position(generation, after)
+    check_position(generation, after)
     if generation.over and generation.captured is None and _settled(generation, after) == generation.events:
         if generation.state is State.FINISHED:
             return Reply(204, [(b"relay-stream-id", generation.stream_id.encode())], b"")
@@ -189,7 +205,8 @@ def _join(generation: Generation, after: int, *, native: bool) -> Errand:
     return Join(generation, after, native)
 
 
-def _check_position(generation: Generation, after: int) -> None:
+def check_position(generation: Generation, after: int) -> None:
+    """Raises what a reader is told who asks for events that are not, or no longer, there."""
     if after == LATEST:
         return
     log = generation.log

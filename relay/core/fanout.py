@@ -94,7 +94,7 @@ class Fanout:
         self.latest: Sequence[bytes] = ()
         self.spoke = clock.now
         self._mark = b"id: %b-" % stream_id.encode() if numbered else b""
-        self._waiters: list[Callable[[], None]] = []
+        self._waiters: dict[Callable[[], None], None] = {}
 
     # From the stream
 
@@ -190,14 +190,13 @@ class Fanout:
 
     def wake(self) -> None:
         """Tell those who wait for something to happen."""
-        waiters, self._waiters = self._waiters, []
+        waiters, self._waiters = self._waiters, {}
         for waiter in waiters:
             self.pulse.soon(waiter)
 
     def wait(self, waiter: Callable[[], None]) -> None:
         """Be told, once, when an event has come or the stream has ended."""
-        self._waiters.append(waiter)
+        self._waiters[waiter] = None
 
     def stop_waiting(self, waiter: Callable[[], None]) -> None:
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
+        self._waiters.pop(waiter, None)
