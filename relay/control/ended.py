@@ -26,8 +26,9 @@ class Ended:
         self._streams: dict[str, Final] = {}
 
     def note(self, generation: Generation) -> None:
-        """A stream has ended. Plain answers are not remembered: nobody cancels them by name."""
-        if not generation.is_stream:
+        """A generation has ended. Of plain answers only those that were cancelled are remembered: who did may ask
+        again."""
+        if not generation.is_stream and generation.error is None:
             return
         if len(self._streams) >= _LIMIT:
             del self._streams[next(iter(self._streams))]

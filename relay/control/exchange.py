@@ -34,9 +34,11 @@ from relay.errors import (
     Drained,
     KeyReused,
     NotFound,
+    NotKept,
     PayloadTooLarge,
     RelayError,
     RequestPending,
+    UpstreamReported,
 )
 from relay.flow.overflow import Lag, Mode, lag
 from relay.net.service import Client
@@ -228,6 +230,10 @@ class Exchange:
             if not generation.body.ended:
                 raise RequestPending("the first request with this Idempotency-Key is still being sent")
             raise KeyReused("this Idempotency-Key was sent with another body before")
+        if said.respond_async and not errand.native:
+            generation.visit()
+            self._respond(*streams.accepted(generation))
+            return
         if said.grace is not None:
             generation.grace = said.grace
         self._generation = generation
@@ -243,6 +249,11 @@ class Exchange:
         generation = errand.generation
         fanout = generation.fanout
         left = self._began_at + errand.wait - office.wheel.now
+        try:
+            streams.check_position(generation, errand.after)  # it may have been forgotten meanwhile
+        except RelayError as error:
+            self._refuse(error)
+            return
         if generation.over or fanout is None or generation.events > errand.after or left <= 0:
             self._respond(*streams.events_behind(generation, errand.after))
         else:
@@ -270,6 +281,9 @@ class Exchange:
             return
         if self._phase is not _Phase.WAITING:
             return  # it has begun already, in the stream's own name
+        if generation.fanout is None and generation.taker is not self:
+            self._refuse(NotKept("nothing is kept of this answer: it is no event stream"))
+            return
         self._phase = _Phase.STREAMING
         self._request = self._request.bare()
         self._record.status = generation.status or 200
@@ -320,12 +334,17 @@ class Exchange:
 
     def _answer_whole(self, status: int, fields: Headers, body: bytes) -> None:
         """The provider's answer was no stream after all."""
-        if self._phase is _Phase.STREAMING and not self._client.head_sent:
-            assert self._reader is not None
-            self._reader.detach()
-        elif self._phase is not _Phase.WAITING:
+        reader = self._reader
+        if self._phase not in (_Phase.WAITING, _Phase.STREAMING):
             return
         self._phase = _Phase.DELIVERING
+        if reader is not None and self._client.head_sent:
+            # A heartbeat has gone: what was promised is a stream.
+            error = self._record.error = UpstreamReported(f"the provider answered with status {status}")
+            reader.abort(dialect.of(self._request.path).error_event(error, b"", b""))
+            return
+        if reader is not None:
+            reader.detach()
         self._record.status = status
         named = any(name == b"x-request-id" for name, _ in fields)
         own = [] if named else [(b"x-request-id", self._record.request_id.encode())]
@@ -393,6 +412,10 @@ class Exchange:
             self._client.abort()
         elif self._generation is not None:
             self._generation.give_up(error)
+            if self._phase is _Phase.WAITING:
+                # It does not listen: it would have answered when the request was whole.
+                self._generation = None
+                self._refuse(error)
         else:
             self._refuse(error)
 
@@ -437,6 +460,7 @@ class Exchange:
             generation.leave(self, reason, known=known)
         elif not self._lent:
             self.body.drop()
+        self.body.part()
         # Whoever still knows this exchange, it should not cost what it carried.
         self._request = self._request.bare()
         self._errand = self._generation = self._reader = None

@@ -76,7 +76,7 @@ class Generation:
     """`peer`: the address of whoever asked; `owner`: whose it is. `resumable`: its events are kept, and it outlives its
     readers, by `grace` seconds. `wishes`: of readers that say nothing themselves. `logged`: its readers may lag in ways
     that only a log allows. After `opened`: `status` and `fields` of the answer, `length` in bytes where it has one, and
-    either `reader`, for the one listener, or `fanout`, or `captured`, for any number."""
+    either `reader`, for its one `taker`, or `fanout`, or `captured`, for any number."""
 
     __slots__ = (
         "_asking",
@@ -108,6 +108,7 @@ class Generation:
         "state",
         "status",
         "stream_id",
+        "taker",
         "tick",
         "wishes",
     )
@@ -157,6 +158,7 @@ class Generation:
         self.length: int | None = None
         self.bodiless = False
         self.reader: Reader | None = None
+        self.taker: Listener | None = None
         self.captured: Captured | None = None
         self.fanout: Fanout | None = self._make_fanout() if resumable else None
         office.hub.add(self)
@@ -167,6 +169,15 @@ class Generation:
     @property
     def log(self) -> EventLog | None:
         return self.fanout.log if self.fanout is not None and self.resumable else None
+
+    @property
+    def weight(self) -> int:
+        captured = len(self.captured.body) if self.captured is not None else 0
+        return captured + (self.log.kept if self.log is not None else 0)
+
+    def forget(self) -> None:
+        if self.log is not None:
+            self.log.forget(self.log.tail)
 
     @property
     def over(self) -> bool:
@@ -221,7 +232,8 @@ class Generation:
             return
         if self.over:
             return
-        if not self.resumable or not self.grace or not (known or self.grace == math.inf):
+        passing = self.state is State.STREAMING and self.fanout is None and self.captured is None
+        if not self.resumable or passing or not self.grace or not (known or self.grace == math.inf):
             self.give_up(Orphaned("the reader has left"))
         else:
             self.expect()
@@ -288,6 +300,7 @@ class Generation:
             # The length of what these do not send is a fact of its own.
             self.fields += [field for field in head.headers if field[0] == b"content-length"]
         self.fanout = None
+        self.taker = listeners[0] if listeners else None
         self.reader = Reader(ANSWER, gate)
         transfer = self._receiver = self._transfer = Transfer(self.reader, self, self._office.wheel)
         self._open()
@@ -309,6 +322,7 @@ class Generation:
             gate = self.fanout.gate
         target = self.fanout or Reader(ANSWER, gate)
         self.reader = target if isinstance(target, Reader) else None
+        self.taker = next(iter(self._listeners), None) if self.reader is not None else None
         made = (self, office.wheel, self.dialect, office.event_limit)
         stream = LoggedStream(self.fanout, *made) if self.fanout is not None else Stream(target, *made)
         self._receiver = self._transfer = stream
@@ -436,6 +450,11 @@ class Generation:
         if not stream.at_border or stream.ending() is Ending.ERROR:
             return b""
         return self.dialect.error_event(error, stream.first, stream.last)
+
+    def removed(self) -> None:
+        """The hub has let it go: once it is over, only its readers hold it."""
+        if self.over:
+            self._office.wheel.forget(self)
 
     # Time
 

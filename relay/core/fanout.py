@@ -22,6 +22,8 @@ from relay.flow.gate import Gate
 from relay.wire import delta, sse
 from relay.wire.dialect import Dialect, Ending
 
+# What one write gives to a reader (bytes), but for an event that is longer.
+WRITE_BYTES = 32 * 1024
 _ENDS = (*sse.BORDERS, b"\r\r")
 
 
@@ -113,32 +115,37 @@ class Fanout:
             self._after()
 
     def send(self, payload: bytes) -> None:
-        """Whole events; the last of a stream may lack its empty line."""
-        framed = self._take(payload)
-        if not framed:
-            return
+        """Whole events; the last of a stream may lack its empty line. What is much leaves in several writes: a reader
+        whose socket takes none of one has it in his transport until he is gone."""
+        group: list[bytes] = []
+        size = 0
+        for block in sse.split(payload):
+            event = self._numbered(block) if self._mark else block
+            if group and size + len(event) > WRITE_BYTES:
+                self._give(group)
+                group, size = [], 0
+            if event:
+                group.append(event)
+                size += len(event)
+        if group:
+            self._give(group)
+            self._after()
+
+    def _give(self, events: list[bytes]) -> None:
+        log = self.log
+        self.before = log.tail
+        self.latest = events
+        for event in events:
+            log.append(event)
         self.spoke = self.clock.now
+        framed = self.framed(events, self.before)
         for reader in self.readers:
             reader.send(framed)
-        self._after()
 
     def _after(self) -> None:
         if self._waiters:
             self.wake()
         self.tidy()
-
-    def _take(self, payload: bytes) -> bytes:
-        """Number and keep them."""
-        events = []
-        for block in sse.split(payload):
-            event = self._numbered(block) if self._mark else block
-            if event:
-                events.append(event)
-        self.before = self.log.tail
-        self.latest = events
-        for event in events:
-            self.log.append(event)
-        return self.framed(events, self.before)
 
     def _numbered(self, block: bytes) -> bytes:
         """A block as it may stand behind an id: whole, and without what speaks against it."""

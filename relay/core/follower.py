@@ -15,16 +15,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from relay.core.fanout import Fanout
+from relay.core.fanout import WRITE_BYTES, Fanout
 from relay.core.reader import Reader
 from relay.errors import ClientBehind, RelayError
 from relay.flow.overflow import ANSWER, MOST_EVENTS_HELD, Lag, Mode, Verdict
 from relay.flow.smooth import Smoother
 from relay.wire import delta
 
-# What one write gives to a socket that has fallen behind (bytes): what it does not take lies in its transport, so this
-# is what a stuck reader costs.
-_DRAIN = 32 * 1024
 # A reader with much to catch up on lets others have their turn after so much (bytes).
 _TURN = 256 * 1024
 _LIVE = -1
@@ -233,7 +230,7 @@ class Follower(Reader):
     @property
     def _is_full(self) -> bool:
         """Whether more is held back than one write gives."""
-        return self._fanout.log.total - self._passed >= _DRAIN
+        return self._fanout.log.total - self._passed >= WRITE_BYTES
 
     @property
     def _paced(self) -> Callable[[bytes], None]:
@@ -355,7 +352,7 @@ class Follower(Reader):
             first, self._gap = self._gap, 0
             return b'event: relay.gap\ndata: {"first":%d,"last":%d}\n\n' % (first, self._cursor)
         after = self._cursor
-        events = fanout.log.read(after, _DRAIN)
+        events = fanout.log.read(after, WRITE_BYTES)
         if most:
             events = events[:most]
         self._move(after + len(events))

@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
-from relay.core.log import EventLog
-
 # What a stream costs that is kept, besides its events (bytes).
-OVERHEAD = 4096
+OVERHEAD = 6144
 
 
 class Kept(Protocol):
@@ -22,8 +20,14 @@ class Kept(Protocol):
     stream_id: str
 
     @property
-    def log(self) -> EventLog | None:
-        """Its events, where they are kept."""
+    def weight(self) -> int:
+        """What can be read of it again, in bytes; 0 where nothing is kept."""
+
+    def forget(self) -> None:
+        """It still runs, but what has come so far cannot be read again."""
+
+    def removed(self) -> None:
+        """It will not be found any more: nothing here refers to it."""
 
 
 K = TypeVar("K", bound=Kept)
@@ -72,11 +76,9 @@ class Hub(Generic[K]):
 
     def looked(self, stream: K) -> None:
         """Its log has grown, or lost something."""
-        stream_id = stream.stream_id
-        log = stream.log
-        if log is None or stream_id not in self._streams:
+        if stream.stream_id not in self._streams:
             return
-        self._weigh(stream_id, log)
+        self._weigh(stream)
         if self.bytes > self._limit:
             self._make_room()
 
@@ -88,18 +90,19 @@ class Hub(Generic[K]):
         self.bytes -= self._sizes.pop(stream.stream_id, 0)
         for name in self._names.pop(stream.stream_id, ()):
             del self._aliases[name]
+        stream.removed()
 
-    def _weigh(self, stream_id: str, log: EventLog) -> None:
-        size = log.kept + OVERHEAD
-        self.bytes += size - self._sizes.get(stream_id, 0)
-        self._sizes[stream_id] = size
+    def _weigh(self, stream: K) -> None:
+        size = stream.weight + OVERHEAD
+        self.bytes += size - self._sizes.get(stream.stream_id, 0)
+        self._sizes[stream.stream_id] = size
 
     def _make_room(self) -> None:
         while self.bytes > self._limit and self._finished:
             self.remove(next(iter(self._finished.values())))
-        for stream_id, stream in self._streams.items():
+        for stream_id in list(self._sizes):
             if self.bytes <= self._limit:
                 return
-            if stream.log is not None:
-                stream.log.forget(stream.log.tail)
-                self._weigh(stream_id, stream.log)
+            stream = self._streams[stream_id]
+            stream.forget()
+            self._weigh(stream)

@@ -114,6 +114,18 @@ class RequestBody:
         self._kept = None
 
     def drop(self) -> None:
-        """Nobody takes the body any more."""
+        """Nobody takes the body any more. What is left of this knows nobody: it may be kept for its digest."""
         self._kept = None
         self.reader.detach()
+        self._gate = Gate(None)
+        self.reader = Reader(REQUEST, self._gate)
+        self.reader.detach()
+
+    def part(self) -> None:
+        """Whoever sent it has gone, or has his answer."""
+        self._overrun = _nothing
+        self._then = None
+
+
+def _nothing() -> None:
+    """Of a body whose sender has parted, nobody needs to know that it is too large."""
