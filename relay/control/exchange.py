@@ -341,7 +341,8 @@ class Exchange:
         if reader is not None and self._client.head_sent:
             # A heartbeat has gone: what was promised is a stream.
             error = self._record.error = UpstreamReported(f"the provider answered with status {status}")
-            reader.abort(dialect.of(self._request.path).error_event(error, b"", b""))
+            assert self._generation is not None
+            reader.abort(self._generation.dialect.error_event(error, b"", b""))
             return
         if reader is not None:
             reader.detach()

@@ -435,8 +435,8 @@ class Generation:
             )
             retention = office.retention
             self._until = self.ended_at + (max(retention.orphan, retention.finished) if orphan else retention.finished)
-            office.hub.finished(self)
             office.wheel.watch(self, self._until)
+            office.hub.finished(self)  # which may let it go at once
         else:
             office.hub.remove(self)
 
@@ -452,9 +452,13 @@ class Generation:
         return self.dialect.error_event(error, stream.first, stream.last)
 
     def removed(self) -> None:
-        """The hub has let it go: once it is over, only its readers hold it."""
+        """The hub has let it go: once it is over, only its readers hold what they still need of it. The rest is let go
+        here and now; the collector, which would find its circles, does not know how large they are."""
         if self.over:
             self._office.wheel.forget(self)
+            self.captured = None
+            if self.fanout is not None:
+                self.fanout = self._transfer = None
 
     # Time
 
