@@ -183,6 +183,7 @@ class Exchange:
             owner=caller.owner(request),
             resumable=resumable,
             logged=overflow not in (None, Mode.PAUSE) or not (said.flush or route.flush).at_once,
+            whole=overflow is Mode.DROP,
             grace=office.retention.grace if said.grace is None else said.grace,
             # Who reads it there may be an EventSource, which cannot say what it wants.
             wishes=said if said.respond_async else wishes.NOTHING,
@@ -323,6 +324,9 @@ class Exchange:
         mode = self._wishes.overflow or generation.wishes.overflow or generation.route.overflow
         if mode is None and not generation.resumable:
             mode = Mode.PAUSE
+        if mode is Mode.PAUSE and not self._lent:
+            # Only who began a stream may hold it up: others have no claim on its other readers' time.
+            mode = None
         if mode is None:
             fanout = generation.fanout
             mode = Mode.MERGE if fanout is not None and fanout.read_delta is not None else Mode.DISCONNECT

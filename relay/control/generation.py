@@ -75,8 +75,9 @@ class Listener(Protocol):
 class Generation:
     """`peer`: the address of whoever asked; `owner`: whose it is. `resumable`: its events are kept, and it outlives its
     readers, by `grace` seconds. `wishes`: of readers that say nothing themselves. `logged`: its readers may lag in ways
-    that only a log allows. After `opened`: `status` and `fields` of the answer, `length` in bytes where it has one, and
-    either `reader`, for its one `taker`, or `fanout`, or `captured`, for any number."""
+    that only a log allows. `whole`: no event may be passed on in pieces. After `opened`: `status` and `fields` of the
+    answer, `length` in bytes where it has one, and either `reader`, for its one `taker`, or `fanout`, or `captured`,
+    for any number."""
 
     __slots__ = (
         "_asking",
@@ -88,6 +89,7 @@ class Generation:
         "_receiver",
         "_transfer",
         "_until",
+        "_whole",
         "bodiless",
         "body",
         "captured",
@@ -126,6 +128,7 @@ class Generation:
         owner: bytes,
         resumable: bool,
         logged: bool,
+        whole: bool,
         grace: float,
         wishes: Wishes,
     ) -> None:
@@ -144,6 +147,7 @@ class Generation:
         self.grace = grace
         self.wishes = wishes
         self._logged = logged or resumable
+        self._whole = whole
         self._listeners: dict[Listener, None] = {}
         self._transfer: Transfer | None = None
         self._receiver: Receiver | None = None
@@ -200,8 +204,8 @@ class Generation:
     @property
     def at_border(self) -> bool:
         """Whether something may be inserted between two events."""
-        if self.fanout is not None:
-            return True
+        if self.fanout is not None and self.resumable:
+            return True  # its readers get whole events only
         return isinstance(self._transfer, Stream) and self._transfer.at_border
 
     @property
@@ -326,7 +330,7 @@ class Generation:
         made = (self, office.wheel, self.dialect, office.event_limit)
         stream = LoggedStream(self.fanout, *made) if self.fanout is not None else Stream(target, *made)
         self._receiver = self._transfer = stream
-        if self.resumable:
+        if self.resumable or self._whole:
             stream.overlong = self._overlong
         if failure is not None:
             self.give_up(failure)

@@ -46,7 +46,7 @@ LATEST = -1
 # A long poll waits for so many seconds at the most, and gets so many events (and bytes of them) at once.
 _WAIT_MOST = 60.0
 _POLL_EVENTS = 1000
-_POLL_BYTES = 256 * 1024
+_POLL_BYTES = 64 * 1024
 _LIST_MOST = 1000
 _ROOT = b"/v1/streams"
 _STREAM = re.compile(rb"/v1/streams/([A-Za-z0-9_-]{22})(/cancel)?")
@@ -108,15 +108,16 @@ def _resource(office: Office, request: RequestHead, wishes: Wishes) -> Errand:
         return _cancel(office, request, stream_id)
     _allow(request, b"GET", b"DELETE")
     generation = office.hub.find(stream_id)
+    query = _query(request)
     accept = (request.get(b"accept") or b"").lower()
     as_json = b"application/json" in accept and b"text/event-stream" not in accept
     if generation is None or not _is_for(generation.owner, request):
-        state = office.ended.find(stream_id) if as_json else None
+        # Who asks for events must not take a state for the last of them.
+        state = office.ended.find(stream_id) if as_json and "after" not in query else None
         if state is not None and _is_for(state.owner, request):
             return _json(state.document)
         raise NotFound("there is no such stream, or it is no longer kept")
     generation.visit()
-    query = _query(request)
     if as_json:
         if "after" not in query:
             return _json(describe(generation))

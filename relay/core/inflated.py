@@ -27,6 +27,7 @@ class InflatedStream:
         "_broken",
         "_holding",
         "_inflater",
+        "_over",
         "_parted",
         "_provider_gate",
         "_reader_gate",
@@ -52,6 +53,7 @@ class InflatedStream:
         self._broken = broken
         self._waiting: list[Iterator[bytes]] = []
         self._holding = False
+        self._over = False  # the stream has been given up, perhaps by a piece that was just fed to it
         self._whole: bool | None = None  # how the provider ended, None for not yet
         reader_gate.source = self
 
@@ -66,6 +68,7 @@ class InflatedStream:
 
     def fail(self, error: RelayError) -> None:
         # What waits was sent before the failure, but the reader has no room for it; the stream ends here.
+        self._over = True
         self._waiting.clear()
         self._stream.fail(error)
 
@@ -85,13 +88,13 @@ class InflatedStream:
 
     def _pump(self) -> None:
         """Inflate what waits, as far as the reader has room. For one that has left there is nothing to be done."""
-        if self._stream.reader.gone:
+        if self._over or self._stream.reader.gone:
             return
         try:
             while self._waiting:
                 for piece in self._waiting[0]:
                     self._stream.feed(piece)
-                    if self._reader_gate.closed:
+                    if self._over or self._reader_gate.closed:
                         return
                 if self._waiting:  # else the stream has failed in the meantime
                     self._waiting.pop(0)

@@ -26,6 +26,8 @@ from relay.wire.head import Headers, RequestHead
 _PARTING_PING = b"relaybye"
 # How long a client may take to answer it before the last stream is named all the same (seconds).
 _PARTING_TIME = 1.0
+# Of the relay's own answers, so many bytes may wait on one connection; then no further request is taken.
+_OWN_LIMIT = 512 * 1024
 # A connection that is not blocked is looked at so often, at the least (seconds).
 _LOOK = 5.0
 
@@ -72,7 +74,7 @@ class Downstream2(Connection2):
 
     def head_came(self, stream_id: int, fields: Headers, ended: bool) -> None:
         limits = self._service.limits
-        if len(self.open_streams) >= limits.streams or self._parting > 1:
+        if len(self.open_streams) >= limits.streams or self._parting > 1 or self._own_waiting > _OWN_LIMIT:
             self.engine.reset(stream_id, frames.REFUSED_STREAM, charge=True)
             return
         try:
@@ -95,6 +97,11 @@ class Downstream2(Connection2):
             exchange.start()
         if self.engine.opened >= limits.requests:
             self.drain()
+
+    @property
+    def _own_waiting(self) -> int:
+        """Bytes of the relay's own answers that the client does not take: nothing else bounds them together."""
+        return sum(stream.own_waiting for stream in self.open_streams.values() if isinstance(stream, ClientStream))
 
     def goaway_came(self, last_stream_id: int, code: int) -> None:
         """The client will open no further stream."""
@@ -185,7 +192,18 @@ class Downstream2(Connection2):
 class ClientStream(Stream2):
     """One request and the sink of its answer: what an exchange knows as its client (relay.net.service.Client)."""
 
-    __slots__ = ("_exchange", "_expects", "_head", "_held_at", "_method", "_whole", "head_sent", "peer", "secure")
+    __slots__ = (
+        "_exchange",
+        "_expects",
+        "_head",
+        "_held_at",
+        "_method",
+        "_own",
+        "_whole",
+        "head_sent",
+        "peer",
+        "secure",
+    )
 
     connection: Downstream2
 
@@ -200,6 +218,7 @@ class ClientStream(Stream2):
         self._expects = request is not None and request.expects_continue
         self._whole = ended
         self._held_at = 0.0
+        self._own: Reader | None = None
         connection.enter(self)
 
     def serve(self, exchange: Exchange, request: RequestHead) -> None:
@@ -215,7 +234,7 @@ class ClientStream(Stream2):
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
         fields = [*headers, (b"date", formatdate(usegmt=True).encode())]
-        reader = Reader(ANSWER, Gate(None))
+        reader = self._own = Reader(ANSWER, Gate(None))
         bodiless = self._method == b"HEAD"
         if bodiless:
             fields.append((b"content-length", b"%d" % len(body)))
@@ -302,6 +321,10 @@ class ClientStream(Stream2):
         self._part()
         if exchange is not None and not exchange.done:
             exchange.stop(error)
+
+    @property
+    def own_waiting(self) -> int:
+        return len(self._rest) + self._own.waiting if self._own is not None else 0
 
     def look(self, now: float) -> None:
         """Have its deadlines passed?"""

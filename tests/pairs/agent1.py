@@ -151,7 +151,10 @@ class Call1(Call):
         while len(chunk) < size and (data := self._read(size - len(chunk))):
             chunk += data
         self._take(chunk)
-        if len(chunk) < size or self._read(2) != b"\r\n":
+        end = b""
+        while len(end) < 2 and (data := self._read(2 - len(end))):
+            end += data
+        if len(chunk) < size or end != b"\r\n":
             return self._finish(clean=False)
         return True
 
