@@ -97,6 +97,7 @@ class App:
                 finished=retention.finished,
                 orphan=retention.orphan,
                 grace=retention.orphan_grace,
+                orphans=retention.orphans,
                 stream=retention.stream,
             ),
             hub=Hub[Generation](retention.total),

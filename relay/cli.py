@@ -81,7 +81,7 @@ def _show(settings: Config) -> str:
     """What is in force, defaults included, as a file would say it. A key's variable is named, its value never read."""
     plain = msgspec.to_builtins(settings, enc_hook=_plain)
     lines: list[str] = []
-    for table in ("server", "timeouts", "limits"):
+    for table in ("server", "timeouts", "limits", "retention"):
         lines += [f"[{table}]", *_pairs(plain[table]), ""]
     for table in ("upstream", "route"):
         for entry in plain[table]:

@@ -90,6 +90,7 @@ class RetentionTable(_Table, frozen=True):
     finished: Seconds = Seconds(600)
     orphan: Seconds = Seconds(3600)
     orphan_grace: Seconds = Seconds(30)
+    orphans: int = 256
     stream: Size = Size(8 * 1024**2)
     total: Size = Size(256 * 1024**2)
 
@@ -318,6 +319,7 @@ def _check_counts(config: Config, place: str) -> None:
         ("[limits] event", config.limits.event),
         ("[limits] request_body", config.limits.request_body),
         ("[limits] inflated", config.limits.inflated),
+        ("[retention] orphans", config.retention.orphans),
         ("[retention] stream", config.retention.stream),
         ("[retention] total", config.retention.total),
         *((f"upstream {table.name!r}: max_connections", table.max_connections) for table in config.upstream),

@@ -151,6 +151,16 @@ class RequestPending(RequestError):
     retry_after = 1
 
 
+class TooManyOrphans(RequestError):
+    """As many streams as may go on without a reader do."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "too_many_orphans"
+    retryable = True
+    retry_after = 1
+
+
 class Cancelled(RequestError):
     """Somebody cancelled the stream by its id; there will be no more of it."""
 

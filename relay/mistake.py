@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping
-from typing import get_args, get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -68,7 +68,9 @@ class Mistake:
         return list(self._tables.get(section, self._tables[""]).__struct_fields__)
 
     def _choices(self, section: str, key: str) -> list[str]:
-        return [json.dumps(choice) for choice in get_args(get_type_hints(self._tables[section])[key])]
+        hint = get_type_hints(self._tables[section])[key]
+        kinds = [kind for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal]
+        return [json.dumps(choice) for kind in kinds for choice in get_args(kind)]
 
     def _line(self, section: str, index: int, key: str) -> int:
         """The line of a key, or else of its table; 0 where the file writes it in another way."""

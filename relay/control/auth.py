@@ -15,6 +15,7 @@ from relay.errors import Forbidden, Misdirected
 from relay.net.certificate import Certificate
 from relay.wire.head import RequestHead
 
+_NOT_OURS = "browsers may not use this relay's provider key by this name; see hosts in [server]"
 # Sent by browsers alone: with every cross-origin request but plain GETs of images and scripts, and with every request.
 _BROWSER_FIELDS = (b"origin", b"sec-fetch-site")
 
@@ -25,15 +26,18 @@ def check_origin(request: RequestHead, hosts: frozenset[bytes]) -> None:
     `hosts`: names of ours, without ports, in lower case.
     """
     origin, site = (request.get(name) for name in _BROWSER_FIELDS)
-    if origin is None and site is None:
-        return
     host = (request.get(b"host") or b"").lower()
+    if origin is None and site is None:
+        # To a name that is not localhost, without TLS, a browser says neither with a GET of the page's own.
+        if (request.get(b"user-agent") or b"").startswith(b"Mozilla/") and not _is_ours(host, hosts):
+            raise Forbidden(_NOT_OURS)
+        return
     if origin is not None and (not host or origin.lower().partition(b"://")[2] != host):
         raise Forbidden("cross-origin requests may not use this relay's provider key")
     if site is not None and site not in (b"same-origin", b"none"):
         raise Forbidden("cross-site requests may not use this relay's provider key")
     if not _is_ours(host, hosts):
-        raise Forbidden("browsers may not use this relay's provider key by this name; see hosts in [server]")
+        raise Forbidden(_NOT_OURS)
 
 
 def check_authority(request: RequestHead, certificate: Certificate) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from relay.core.transfer import Clock
 from relay.errors import RelayError, UpstreamInvalid
 from relay.wire.head import Headers
 
@@ -29,16 +30,22 @@ class Owner(Protocol):
 
 
 class Capture:
-    """Takes the provider's bytes in the place of a Transfer; `whole` is given all of them, before the owner is told."""
+    """Takes the provider's bytes in the place of a Transfer; `whole` is given all of them, before the owner is told.
+    `began` and `active` as of a Transfer."""
 
-    __slots__ = ("_body", "_owner", "_whole")
+    __slots__ = ("_body", "_clock", "_owner", "_whole", "active", "began")
 
-    def __init__(self, owner: Owner, whole: Callable[[bytes], None]) -> None:
+    def __init__(self, owner: Owner, whole: Callable[[bytes], None], clock: Clock) -> None:
+        self._clock = clock
+        self.active = clock.now
+        self.began = False
         self._body = bytearray()
         self._owner = owner
         self._whole = whole
 
     def feed(self, payload: bytes) -> None:
+        self.began = True
+        self.active = self._clock.now
         self._body += payload
         if len(self._body) > CAPTURE_LIMIT:
             self._body.clear()

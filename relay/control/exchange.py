@@ -38,6 +38,7 @@ from relay.errors import (
     PayloadTooLarge,
     RelayError,
     RequestPending,
+    TooManyOrphans,
     UpstreamReported,
 )
 from relay.flow.overflow import Lag, Mode, lag
@@ -171,6 +172,8 @@ class Exchange:
         resumable = bool(office.retention.finished) and (
             route.resumable is Resumable.ALWAYS or (route.resumable is Resumable.ASK and asked)
         )
+        if resumable and said.respond_async and len(office.orphans) >= office.retention.orphans:
+            raise TooManyOrphans("too many streams have no reader; read one, or try again later")
         overflow = said.overflow or route.overflow
         generation = self._generation = Generation(
             office,

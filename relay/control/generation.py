@@ -25,7 +25,7 @@ from relay.control.router import Route
 from relay.control.wishes import Wishes
 from relay.core.fanout import Fanout
 from relay.core.inflated import InflatedStream
-from relay.core.log import EventLog
+from relay.core.log import SEGMENT, EventLog
 from relay.core.logged import LoggedStream
 from relay.core.reader import Reader
 from relay.core.request import RequestBody
@@ -40,7 +40,7 @@ from relay.errors import (
     UpstreamInvalid,
 )
 from relay.flow.gate import Gate
-from relay.flow.overflow import ANSWER
+from relay.flow.overflow import ANSWER, LAG_BYTES
 from relay.wire import headers
 from relay.wire.dialect import Dialect, Ending
 from relay.wire.encoding import inflater
@@ -179,9 +179,17 @@ class Generation:
         captured = len(self.captured.body) if self.captured is not None else 0
         return captured + (self.log.kept if self.log is not None else 0)
 
-    def forget(self) -> None:
-        if self.log is not None:
-            self.log.forget(self.log.tail)
+    def forget(self, *, all_of_it: bool) -> None:
+        log, fanout = self.log, self.fanout
+        if log is None or fanout is None:
+            return
+        until = log.tail
+        if not all_of_it:
+            # A quarter; and of what readers may still lack, nothing.
+            until = log.oldest + (log.tail - log.oldest) // 4 + SEGMENT
+            if fanout.readers and log.kept <= LAG_BYTES:
+                return
+        log.forget(min(until, log.tail))
 
     @property
     def over(self) -> bool:
@@ -224,6 +232,7 @@ class Generation:
 
     def listen(self, listener: Listener) -> None:
         self._orphaned_at = 0.0
+        self._office.orphans.pop(self, None)
         self._listeners[listener] = None
 
     def leave(self, listener: Listener, reason: CloseReason, *, known: bool) -> None:
@@ -248,8 +257,13 @@ class Generation:
             self._orphaned_at = self._office.wheel.now
 
     def expect(self) -> None:
-        """Nobody reads it, but somebody knows its name."""
+        """Nobody reads it, but somebody knows its name. Of too many such, the one that has been so for longest ends."""
+        orphans = self._office.orphans
         self._orphaned_at = self._office.wheel.now
+        orphans.pop(self, None)
+        orphans[self] = None
+        if len(orphans) > self._office.retention.orphans:
+            next(iter(orphans)).give_up(Orphaned("too many streams have no reader"))
         self._watch(self._orphan_left(self._orphaned_at))
 
     def _orphan_left(self, now: float) -> float:
@@ -294,7 +308,7 @@ class Generation:
         listeners = list(self._listeners)
         if self.resumable and not (len(listeners) == 1 and listeners[0].takes_body):
             # Whoever waits for it, or comes later, gets it whole.
-            self._receiver = Capture(self, self._captured)
+            self._receiver = Capture(self, self._captured, self._office.wheel)
             self._watch_answer()
             return self._receiver
         bare = self._asking.request.method == b"HEAD"
@@ -408,6 +422,7 @@ class Generation:
         if isinstance(error, Cancelled):
             self.state = State.CANCELLED
         self.ended_at = self._office.wheel.now
+        self._office.orphans.pop(self, None)
         orphan = not self._listeners
         for listener in list(self._listeners):
             if self.captured is not None:
@@ -424,7 +439,8 @@ class Generation:
         office.wheel.forget(self)
         office.ended.note(self)
         # Of one that failed before anything came, its own request was told; others may have been told its name.
-        readable = self.fanout is not None and (self.events or self.wishes.respond_async)
+        told = self.events or self.state is not State.FAILED or self.wishes.respond_async
+        readable = self.fanout is not None and told
         if self.resumable and (readable or self.captured is not None):
             reason = self.error.reason if self.error is not None else CloseReason.FINISHED
             office.access.write(
@@ -480,7 +496,10 @@ class Generation:
                 self._office.hub.remove(self)
                 return 0
             return self._until
-        error, when = self._patience.look(now, self._asking, self._transfer)
+        receiver = self._receiver
+        error, when = self._patience.look(
+            now, self._asking, receiver if isinstance(receiver, Capture) else self._transfer
+        )
         if error is not None:
             self.give_up(error)
             return 0

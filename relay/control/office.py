@@ -37,12 +37,13 @@ class Timing:
 @dataclass(frozen=True, slots=True)
 class Retention:
     """How long a resumable stream is kept, in seconds: behind its end (`finished`; 0: nothing is kept at all), while it
-    has no reader (`orphan`), and how long it goes on without one unless its request says otherwise (`grace`). And how
-    much, in bytes: of one `stream`."""
+    has no reader (`orphan`), and how long it goes on without one unless its request says otherwise (`grace`); how many
+    may do so at once (`orphans`). And how much, in bytes: of one `stream`."""
 
     finished: float = 600.0
     orphan: float = 3600.0
     grace: float = 30.0
+    orphans: int = 256
     stream: int = 8 * 1024 * 1024
 
 
@@ -68,4 +69,5 @@ class Office:
     page: bool = True
     draining: bool = False
     open: dict[Exchange, None] = field(default_factory=dict)
+    orphans: dict[Generation, None] = field(default_factory=dict)
     ended: Ended = field(default_factory=Ended)

@@ -7,17 +7,24 @@ because a reader does not take what there is.
 from __future__ import annotations
 
 import time
+from typing import Protocol
 
 from relay.control.asking import Asking
 from relay.control.office import Timing
 from relay.core.stream import Stream
-from relay.core.transfer import Transfer
 from relay.errors import RelayError, UpstreamCut, UpstreamTimeout
 from relay.wire.dialect import Ending
 
 # How long a stream may be silent before its last event is looked at (seconds): one whose provider has sent the
 # terminal event, but not closed, ends then.
 SETTLE = 5.0
+
+
+class Watched(Protocol):
+    """A body on its way: whether it has begun, and when the last of it came, by the wheel's clock."""
+
+    began: bool
+    active: float
 
 
 class Patience:
@@ -37,7 +44,7 @@ class Patience:
         timing = self._timing
         return min(limit for limit in (timing.first_event, timing.idle, SETTLE) if limit)
 
-    def look(self, now: float, asking: Asking, transfer: Transfer | None) -> tuple[RelayError | None, float]:
+    def look(self, now: float, asking: Asking, transfer: Watched | None) -> tuple[RelayError | None, float]:
         """What has lasted too long, if anything; and when to look again, 0 for never."""
         looks = [
             self._total(now),
@@ -63,7 +70,7 @@ class Patience:
             return UpstreamTimeout(f"the provider did not begin its answer in {limit:g} s"), 0
         return None, since + limit
 
-    def _streaming(self, now: float, asking: Asking, transfer: Transfer) -> tuple[RelayError | None, float]:
+    def _streaming(self, now: float, asking: Asking, transfer: Watched) -> tuple[RelayError | None, float]:
         if asking.gate is None:
             return None, 0
         timing = self._timing

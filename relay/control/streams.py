@@ -178,8 +178,8 @@ def _again(office: Office, request: RequestHead, wishes: Wishes) -> Errand | Non
 
 
 def key_name(request: RequestHead, key: bytes) -> tuple[object, ...]:
-    """What a caller's key is unique in: its own requests for this path."""
-    return "key", caller.owner(request), request.path, key
+    """What a caller's key is unique in: its own requests for this target."""
+    return "key", caller.owner(request), request.target, key
 
 
 def _is_readable(generation: Generation) -> bool:

@@ -166,6 +166,7 @@ class Follower(Reader):
         self._passed, self._cursor = self.given + self._began, self.place
         self._marks.clear()
         self._failed = None
+        self._let_go()
         super().detach()
         self._fanout.leave(self)
 
@@ -252,8 +253,7 @@ class Follower(Reader):
             self._holding = True
             self._gate.hold()
         elif verdict is Verdict.RESUME:
-            self._holding = False
-            self._gate.release()
+            self._let_go()
         elif verdict is Verdict.DROP:
             if self._cursor + 1 < log.oldest:
                 self._skip(log.oldest - 1)
@@ -263,6 +263,12 @@ class Follower(Reader):
             self._skip(self._cursor + len(surplus))
         elif verdict is Verdict.END:
             self._fail()
+
+    def _let_go(self) -> None:
+        """The producer may go on: not from here, where its last events may still be on their way to other readers."""
+        if self._holding:
+            self._holding = False
+            self._fanout.pulse.soon(self._gate.release)
 
     def _is_replaying(self) -> bool:
         """Whether it is still on its way from the past, and gains on the present."""
@@ -325,7 +331,7 @@ class Follower(Reader):
             return
         if not self.lags:
             self._go_live()
-        elif turn <= 0 and not self._turn_due:
+        elif not most and not self._turn_due:
             self._turn_due = True
             self._fanout.pulse.soon(self._take_turn)
 

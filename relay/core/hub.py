@@ -2,7 +2,8 @@
 
 A stream has its own id; what else it is known by (a provider's id of the response, a caller's key) is an alias. A
 finished one stays until its time is over or its room is needed: then the finished go, those that ended first before
-the others. Of those that still run, only what can be replayed goes, the oldest stream's first.
+the others. Of those that still run, only what can be replayed goes, the largest one's first, and as long as it will do
+nothing that a reader who is there may still lack.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ class Kept(Protocol):
     def weight(self) -> int:
         """What can be read of it again, in bytes; 0 where nothing is kept."""
 
-    def forget(self) -> None:
-        """It still runs, but what has come so far cannot be read again."""
+    def forget(self, *, all_of_it: bool) -> None:
+        """It still runs, but the oldest of what has come cannot be read again, or nothing of it."""
 
     def removed(self) -> None:
         """It will not be found any more: nothing here refers to it."""
@@ -100,9 +101,11 @@ class Hub(Generic[K]):
     def _make_room(self) -> None:
         while self.bytes > self._limit and self._finished:
             self.remove(next(iter(self._finished.values())))
-        for stream_id in list(self._sizes):
-            if self.bytes <= self._limit:
-                return
-            stream = self._streams[stream_id]
-            stream.forget()
-            self._weigh(stream)
+        for all_of_it in (False, True):
+            while self.bytes > self._limit and self._sizes:
+                largest = self._streams[max(self._sizes, key=self._sizes.__getitem__)]
+                before = self.bytes
+                largest.forget(all_of_it=all_of_it)
+                self._weigh(largest)
+                if self.bytes >= before:
+                    break

@@ -67,13 +67,17 @@ ANSWER = Overflow(high=256 * KIB, low=64 * KIB, pieces=10_000)
 REQUEST = Overflow(high=64 * KIB, low=16 * KIB, pieces=1000)
 
 
+# How far a reader may lag before he is cut off.
+LAG_BYTES = 1024 * KIB
+
+
 @dataclass(frozen=True, slots=True)
 class Lag:
     """How far a reader of a log may lag: `bytes`, `events`, or its oldest missing event `age` seconds old; and for how
     many seconds its socket may take nothing (`stall`; 0 leaves that to its connection)."""
 
     mode: Mode
-    bytes: int = 1024 * KIB
+    bytes: int = LAG_BYTES
     events: int = 10_000
     age: float = 60.0
     stall: float = 30.0

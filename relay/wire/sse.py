@@ -138,12 +138,15 @@ def count(payload: bytes) -> int:
 def fields(block: bytes) -> dict[bytes, bytes]:
     """The fields of one event: the last value of each name, `data` lines joined by LF."""
     found: dict[bytes, bytes] = {}
+    data: list[bytes] = []
     for line in _LINE_END.split(block.removeprefix(_BOM)):
         name, _, value = line.partition(b":")
         if not name:
             continue
         value = value.removeprefix(b" ")
-        if name == b"data" and b"data" in found:
-            value = found[b"data"] + b"\n" + value
         found[name] = value
+        if name == b"data":
+            data.append(value)
+    if len(data) > 1:
+        found[b"data"] = b"\n".join(data)
     return found
