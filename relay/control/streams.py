@@ -31,6 +31,7 @@ from relay.errors import (
     MethodNotAllowed,
     NotFound,
     NotKept,
+    Orphaned,
     RequestPending,
     StreamFailed,
 )
@@ -188,8 +189,9 @@ def _is_readable(generation: Generation) -> bool:
 
 
 def _is_void(generation: Generation) -> bool:
-    """Whether it has failed with nothing that could be read: the request may be tried again."""
-    return generation.state is State.FAILED and not generation.events
+    """Whether it has ended with nothing that could be read, by no will of its caller's: he may try again."""
+    ended = generation.state is State.FAILED or isinstance(generation.error, Orphaned)
+    return ended and not generation.events
 
 
 def _join(generation: Generation, after: int, *, native: bool) -> Errand:
