@@ -455,6 +455,7 @@ class Exchange:
         line = self._record.line(reason, bytes_in=self.body.bytes, bytes_out=bytes_out, events=events)
         if follower is not None:
             line["merged"], line["dropped"] = follower.merged, follower.dropped
+            follower.detach()
         office.access.write(line)
         if isinstance(self._errand, Poll):
             polled = self._errand.generation
