@@ -341,7 +341,7 @@ class Generation:
         target = self.fanout or Reader(ANSWER, gate)
         self.reader = target if isinstance(target, Reader) else None
         self.taker = next(iter(self._listeners), None) if self.reader is not None else None
-        made = (self, office.wheel, self.dialect, office.event_limit)
+        made = (self, office.wheel, self.dialect, self._event_limit)
         stream = LoggedStream(self.fanout, *made) if self.fanout is not None else Stream(target, *made)
         self._receiver = self._transfer = stream
         if self.resumable or self._whole:
@@ -373,7 +373,14 @@ class Generation:
         self._office.hub.looked(self)
 
     def _overlong(self) -> None:
-        self.give_up(UpstreamInvalid(f"an event is longer than {self._office.event_limit} bytes and cannot be kept"))
+        self.give_up(UpstreamInvalid(f"an event is longer than {self._event_limit} bytes and cannot be kept"))
+
+    @property
+    def _event_limit(self) -> int:
+        """The longest event that is held until it is whole, in bytes: one that is kept may fill its log, as an image in
+        an answer does; any other can be passed on in pieces."""
+        office = self._office
+        return max(office.event_limit, office.retention.stream) if self.resumable else office.event_limit
 
     def _captured(self, body: bytes) -> None:
         self.captured = Captured(self.status, self.fields, body)
