@@ -227,9 +227,13 @@ class Exchange:
             generation.listen(self)
             self._poll()
             return
-        # It may have changed since the head was read.
-        streams.check_position(generation, errand.after)
         said = self._wishes
+        # It may have changed since the head was read.
+        if self._office.hub.find(generation.stream_id) is not generation:
+            if said.key is not None and not errand.native:
+                raise RequestPending("what this Idempotency-Key began has just been forgotten")
+            raise NotFound("there is no such stream, or it is no longer kept")
+        streams.check_position(generation, errand.after)
         if said.key is not None and not errand.native and not generation.body.same_as(self.body):
             if not generation.body.ended:
                 raise RequestPending("the first request with this Idempotency-Key is still being sent")

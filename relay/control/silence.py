@@ -48,7 +48,7 @@ class Silence:
 
     def _hold_up(self, now: float, generation: Generation, client: Client) -> float:
         after = self._timing.placeholder
-        if not self.placeholder or not after or generation.events:
+        if not self.placeholder or not after or generation.events or not generation.at_border:
             return 0
         if now < self._began_at + after:
             return self._began_at + after

@@ -126,7 +126,8 @@ class Follower(Reader):
 
     @property
     def lags(self) -> bool:
-        return self._cursor != _LIVE and self._cursor < self._fanout.log.tail
+        """Whether it is owed something: events, or the word that some were dropped."""
+        return self._cursor != _LIVE and (self._cursor < self._fanout.log.tail or bool(self._gap))
 
     @property
     def waiting(self) -> int:
@@ -260,7 +261,8 @@ class Follower(Reader):
                 self._judge()
                 return
             surplus = log.read(self._cursor, log.total - self._passed - ANSWER.low)
-            self._skip(self._cursor + len(surplus))
+            # The latest is what counts; and it may be the terminal one.
+            self._skip(min(self._cursor + len(surplus), log.tail - 1))
         elif verdict is Verdict.END:
             self._fail()
 
@@ -285,6 +287,8 @@ class Follower(Reader):
 
     def _skip(self, to: int) -> None:
         """Leave out the events up to number `to`, visibly."""
+        if to <= self._cursor:
+            return
         self._gap = self._gap or self._cursor + 1
         self.dropped += to - self._cursor
         before = self._passed
@@ -315,9 +319,9 @@ class Follower(Reader):
         while self.lags and not self._stopped and turn > 0:
             if sink is None or not self._is_kept():
                 return
-            at = self._cursor
+            at, passed = self._cursor, self._passed
             piece = self._take(left if most else 0)
-            turn -= len(piece)
+            turn -= max(len(piece), self._passed - passed)
             left -= self._cursor - at
             sink.send(piece)
             if self._sink is not sink:
@@ -361,17 +365,29 @@ class Follower(Reader):
         events = fanout.log.read(after, WRITE_BYTES)
         if most:
             events = events[:most]
-        self._move(after + len(events))
         if not self._warm:
             self._warm = self._flush.at_once or fanout.has_content(events)
         read = fanout.read_delta
-        if read is None or self._lag.mode is not Mode.MERGE or not self._late or after < self._joined:
-            return fanout.framed(events, after)
-        pieces = []
-        for event, members in delta.merge(read, events):
-            after += members
-            self.merged += members - 1
-            pieces.append(fanout.mark(event, after))
+        if read is not None and self._lag.mode is Mode.MERGE and self._late and after >= self._joined:
+            return self._merge(read, events)
+        self._move(after + len(events))
+        return fanout.framed(events, after)
+
+    def _merge(self, read: delta.Read, events: list[bytes]) -> bytes:
+        """These and as many more as make one write worth while."""
+        fanout, log, seq = self._fanout, self._fanout.log, self._cursor
+        pieces: list[bytes] = []
+        size = 0
+        while events:
+            for event, members in delta.merge(read, events):
+                seq += members
+                self.merged += members - 1
+                pieces.append(fanout.mark(event, seq))
+                size += len(event)
+            # As many as are looked at in one turn, at the most.
+            enough = size >= WRITE_BYTES // 2 or log.position(seq) - self._passed >= _TURN
+            events = [] if enough else log.read(seq, WRITE_BYTES)
+        self._move(seq)
         return b"".join(pieces)
 
     def _go_live(self) -> None:
