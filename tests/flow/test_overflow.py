@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.flow.overflow import ANSWER, DRAIN_BYTES, REQUEST, Overflow
+from relay.flow.overflow import ANSWER, DRAIN_BYTES, REQUEST, Lag, Mode, Overflow, Verdict, lag
 from relay.flow.ring import RingBuffer
 
 
@@ -58,3 +58,81 @@ def test_crumbs_are_bounded_by_their_number() -> None:
     assert overflow.holds(ring, False)
     ring.take(2)
     assert overflow.holds(ring, True)
+
+
+# Readers of a log
+
+_MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize("mode", [Mode.MERGE, Mode.DISCONNECT])
+@pytest.mark.parametrize(
+    ("size", "events", "verdict"),
+    [
+        (0, 0, Verdict.KEEP),
+        (_MIB, 10_000, Verdict.KEEP),
+        (_MIB + 1, 1, Verdict.END),
+        (1, 10_001, Verdict.END),
+    ],
+)
+def test_a_reader_is_cut_off_past_its_bounds_and_not_at_them(
+    mode: Mode, size: int, events: int, verdict: Verdict
+) -> None:
+    assert lag(mode).verdict(size, events, held=False) is verdict
+
+
+@pytest.mark.parametrize(
+    ("size", "events", "held", "verdict"),
+    [
+        (ANSWER.high, ANSWER.pieces, False, Verdict.KEEP),
+        (ANSWER.high + 1, 1, False, Verdict.PAUSE),
+        (ANSWER.high + 1, 1, True, Verdict.KEEP),
+        (1, ANSWER.pieces + 1, False, Verdict.PAUSE),
+        (ANSWER.low + 1, 1, True, Verdict.KEEP),
+        (ANSWER.low, 1, True, Verdict.RESUME),
+        (ANSWER.low, 1, False, Verdict.KEEP),
+        (100 * _MIB, 10**9, True, Verdict.KEEP),
+    ],
+)
+def test_a_paused_producer_waits_between_the_marks(size: int, events: int, held: bool, verdict: Verdict) -> None:
+    assert lag(Mode.PAUSE).verdict(size, events, held) is verdict
+
+
+@pytest.mark.parametrize(
+    ("size", "events", "verdict"),
+    [
+        (ANSWER.high, ANSWER.pieces, Verdict.KEEP),
+        (ANSWER.high + 1, 1, Verdict.DROP),
+        (1, ANSWER.pieces + 1, Verdict.DROP),
+    ],
+)
+def test_the_oldest_are_dropped_above_the_high_mark(size: int, events: int, verdict: Verdict) -> None:
+    assert lag(Mode.DROP).verdict(size, events, held=False) is verdict
+
+
+@given(st.sampled_from(Mode), st.integers(0, 4 * _MIB), st.integers(0, 40_000), st.booleans())
+def test_who_lacks_more_is_never_better_off(mode: Mode, size: int, events: int, held: bool) -> None:
+    bounds = lag(mode)
+    verdict = bounds.verdict(size, events, held)
+    worse = bounds.verdict(size + 1000, events + 100, held)
+    if verdict in (Verdict.END, Verdict.PAUSE, Verdict.DROP):
+        assert worse is verdict
+    if worse is Verdict.RESUME:
+        assert verdict is Verdict.RESUME
+
+
+@pytest.mark.parametrize(
+    ("mode", "age", "stall"),
+    [(Mode.MERGE, 60.0, 30.0), (Mode.DISCONNECT, 60.0, 30.0), (Mode.PAUSE, 0.0, 0.0), (Mode.DROP, 0.0, 30.0)],
+)
+def test_for_how_long_a_reader_may_lag_and_take_nothing(mode: Mode, age: float, stall: float) -> None:
+    """A paused provider, as that of a transparent stream, is the connection's own limit's to end."""
+    assert lag(mode).age_limit == age
+    assert lag(mode).stall == stall
+
+
+def test_bounds_may_be_others() -> None:
+    bounds = Lag(Mode.DISCONNECT, bytes=10, events=2, age=5.0)
+    assert bounds.verdict(11, 1, held=False) is Verdict.END
+    assert bounds.verdict(1, 3, held=False) is Verdict.END
+    assert bounds.age_limit == 5.0

@@ -236,3 +236,59 @@ def test_fields_keep_the_last_value_and_join_data_lines() -> None:
         b"data": b"1\n2\n",
         b"id": b"",
     }
+
+
+# What an event must be for an id to be put into it
+
+
+@pytest.mark.parametrize(
+    ("block", "event"),
+    [
+        (b"data: x\n\n", b"data: x\n\n"),
+        (b"id: 1\ndata: x\n\n", b"data: x\n\n"),
+        (b"id\ndata: x\nid:\n\n", b"data: x\n\n"),
+        (b"\n\r\ndata: x\n\n", b"data: x\n\n"),
+        (BOM + b"data: x\n\n", b"data: x\n\n"),
+        (b"data: id: 1\n\n", b"data: id: 1\n\n"),
+        (b"idea: 1\ndata: x\n\n", b"idea: 1\ndata: x\n\n"),
+        (b"data: x\r\nid: 1\r\n\r\n", b"data: x\r\n\r\n"),
+        (b": c\nevent: e\nid: 1\ndata: x\n\n", b": c\nevent: e\ndata: x\n\n"),
+        (b"id: 1\n\n", b""),
+        (b": ping\n\n", b""),
+        (b"retry: 5\n\n", b""),
+        (b"\n\n", b""),
+        (b"", b""),
+    ],
+)
+def test_an_anonymous_event_has_no_id_and_one_without_data_is_none(block: bytes, event: bytes) -> None:
+    assert sse.anonymous(block) == event
+
+
+@given(ANY | ONE_KIND)
+def test_an_anonymous_event_says_what_it_said(stream: bytes) -> None:
+    for rest in sse.split(stream):
+        block = rest if rest.endswith((*sse.BORDERS, b"\r\r")) else sse.completed(rest)
+        anonymous = sse.anonymous(block)
+        if not sse.has_data(block):
+            assert anonymous == b""
+            continue
+        before, after = sse.fields(block), sse.fields(anonymous)
+        assert after.get(b"data") == before[b"data"]
+        assert after.get(b"event") == before.get(b"event")
+        assert b"id" not in after
+        assert anonymous[:1] not in (b"\r", b"\n")
+
+
+@given(ANY | ONE_KIND)
+def test_a_completed_event_is_whole(stream: bytes) -> None:
+    for block in sse.split(stream):
+        if sse.has_data(block):
+            completed = sse.completed(block)
+            assert completed.endswith(b"\n\n")
+            assert len([found for found in reference(completed) if found.dispatched]) == 1
+            assert sse.fields(completed) == sse.fields(block)
+
+
+@pytest.mark.parametrize("rest", [b"data: x", b"data: x\n", b"data: x\r\n", b"data: x\r"])
+def test_an_event_that_lacks_its_empty_line_gets_it(rest: bytes) -> None:
+    assert sse.completed(rest) == b"data: x\n\n"
