@@ -151,7 +151,9 @@ class Play:
         mode = self._mode(back.overflow)
         bare = back.how.endswith("bare")
         position = "latest" if after is None else str(after) if bare else f"{self.stream_id}-{after}"
-        if back.how == "post" and self.repeats and after is not None and (after or self.key):
+        # What was cancelled before it had an event is begun anew by its key: that is no resume.
+        named = bool(after) or (after == 0 and bool(self.key) and self.plan.on_disconnect != "cancel")
+        if back.how == "post" and self.repeats and named:
             fields = [("Last-Event-ID", f"{self.stream_id}-{after}")] if after else []
             return Segment(*self._ask(fields, back.sight, back.overflow), after, mode)
         target = f"/v1/streams/{self.stream_id}"

@@ -23,7 +23,7 @@ LONG = "seed=31; events=1000; interval=0; size=5000"
 
 
 def test_gap_says_which_events_are_missing(site: Site, speak: str) -> None:
-    name = f"drop-{speak}"
+    name = f"gaps-{speak}"
     with site.agent(speak) as agent, site.agent("1", wide=True) as other:
         stuck = ask(agent, LONG, {**RESUMABLE, "Relay-Overflow": "drop"}, name=name)
         stream_id = name_of(stuck)
