@@ -105,10 +105,18 @@ def test_stream_that_is_cancelled_is_an_error_and_the_end(
     assert counted.wait(aborted=1)["finished"] == 0
 
 
-def test_request_that_fails_before_its_stream_is_the_end(open_tab: TabMaker, beating: Relay) -> None:
-    """The provider refuses after the 202: an EventSource is told no more than that there is nothing. Where it has been
-    kept waiting by a heartbeat, it comes back once to hear that."""
-    heard = _hear(open_tab(f"{beating.url}/"), "chat", "status=429")
+def test_request_that_fails_before_its_stream_is_the_end(open_tab: TabMaker, always: Relay) -> None:
+    """The provider refuses after the 202: an EventSource is told no more than that there is nothing."""
+    heard = _hear(open_tab(f"{always.url}/"), "chat", "status=429")
     assert heard["status"] == 202
-    assert heard["states"] in ([CLOSED], [CONNECTING, CLOSED])
-    assert (heard["text"], heard["numbers"]) == ("", [])
+    assert heard["states"] == [CLOSED]
+    assert (heard["text"], heard["numbers"], heard["told"]) == ("", [], [])
+
+
+def test_request_that_fails_behind_a_heartbeat_is_an_error_and_the_end(open_tab: TabMaker, beating: Relay) -> None:
+    """Its stream had begun: an event says why it breaks off, and whoever comes back hears that there is nothing."""
+    heard = _hear(open_tab(f"{beating.url}/"), "chat", "status=429; delay=300ms")
+    assert heard["status"] == 202
+    assert heard["states"] == [CONNECTING, CLOSED]
+    assert heard["text"] == ""
+    assert len(heard["told"]) == 1

@@ -102,8 +102,6 @@ class Play:
         self.repeats = plan.script.method == "POST"
         self.early = plan.early and self.repeats
         self.key = stage.name() if (plan.key or plan.early) and self.repeats else ""
-        # Who joins says so himself, or gets what the stream was begun with.
-        self.begun = "" if self.early else plan.overflow
 
     def run(self) -> None:
         self.tally["schedules"] += 1
@@ -169,10 +167,9 @@ class Play:
         return Segment(*self.stage.reader(self.http, "GET", target, None, fields, back.sight), after, mode)
 
     def _mode(self, said: str, *, first: bool = False) -> str:
-        """Only who began a stream may hold it up."""
-        mode = said or self.begun
-        if mode and (mode != "pause" or first):
-            return mode
+        """Each reader says so himself; and only who began a stream may hold it up."""
+        if said and (said != "pause" or first):
+            return said
         return "disconnect" if self.script.dialect == "opaque" else "merge"
 
     def _do(self, step: object) -> None:
@@ -290,7 +287,9 @@ class Play:
         void = bool(self.key) and self.script.lie != "none" and not self.script.place
         assert stats["requests"] == 1 or void, f"somebody paid twice: {stats}, {self.stage.requests()[-3:]}"
         if not self.stream_id:
-            assert self.chains[0].last.reader.status >= 500
+            # Its key was in use as its head came, by what had failed as its body came: that is to be tried again.
+            status = self.chains[0].last.reader.status
+            assert status >= 500 or (self.early and status == 409), status
             assert not self.truth.events or self.script.lie in SPOILED
             return
         end = self._end()

@@ -12,7 +12,9 @@ from tests.programs import Provider, Relay
 
 
 @pytest.fixture(scope="session")
-def _site(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def _site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """With a provider of its own: what it counts is nobody else's doing."""
+    provider = Provider()
     folder = tmp_path_factory.mktemp("overflow")
     certificate = make_certificate(folder / "tls", "localhost", "127.0.0.1", "relay.test")
     file = folder / "relay.toml"
@@ -20,6 +22,7 @@ def _site(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Itera
     relay = Relay(file)
     yield Site(provider, relay, certificate[0])
     assert relay.stop() == 0
+    assert provider.stop() == 0
 
 
 @pytest.fixture

@@ -21,23 +21,19 @@ def pair_certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pa
     return make_certificate(tmp_path_factory.mktemp("certificate"), *_NAMES)
 
 
-@pytest.fixture(scope="session")
-def secure_provider(pair_certificate: tuple[Path, Path]) -> Iterator[Provider]:
-    program = Provider("--tls-cert", str(pair_certificate[0]), "--tls-key", str(pair_certificate[1]))
-    yield program
-    assert program.stop() == 0
-
-
 @pytest.fixture(scope="session", params=ALL_PAIRS, ids=["-".join(pair) for pair in ALL_PAIRS])
 def _pair(
     request: pytest.FixtureRequest, pair_certificate: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Pair]:
+    """With a provider of its own: what it counts is nobody else's doing."""
     versions, transport = request.param
-    provider: Provider = request.getfixturevalue("secure_provider" if transport == "tls" else "provider")
+    certificate, key = map(str, pair_certificate)
+    provider = Provider(*(["--tls-cert", certificate, "--tls-key", key] if transport == "tls" else []))
     folder = tmp_path_factory.mktemp(f"pair-{versions}-{transport}")
     made = Pair(versions[0], versions[2], transport == "tls", provider, pair_certificate, folder)
     yield made
     made.end()
+    assert provider.stop() == 0
 
 
 @pytest.fixture

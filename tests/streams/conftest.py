@@ -13,14 +13,15 @@ from tests.streams.ground import Ground
 
 
 @pytest.fixture(scope="session", params=["1-1", "2-2"])
-def _ground(
-    request: pytest.FixtureRequest, provider: Provider, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Ground]:
+def _ground(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    """With a provider of its own: what it counts is nobody else's doing."""
     versions: str = request.param
+    provider = Provider()
     folder = tmp_path_factory.mktemp(f"ground-{versions}")
     made = Ground(versions[0], versions[2], False, provider, (Path(), Path()), folder)
     yield made
     made.end()
+    assert provider.stop() == 0
 
 
 @pytest.fixture
