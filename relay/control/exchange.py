@@ -320,7 +320,7 @@ class Exchange:
         flush = said.flush or generation.wishes.flush or generation.route.flush
         follower = self._reader = Follower(fanout, after, self._lag(generation), self._fell_behind, flush)
         own = (b"x-request-id", self._record.request_id.encode())
-        fields = generation.fields or [*headers.of_stream(generation.stream_id.encode()), own]
+        fields = self._own(generation.fields) or [*headers.of_stream(generation.stream_id.encode()), own]
         if generation.last_disconnect is not None:
             fields = [*fields, (b"relay-last-disconnect", generation.last_disconnect.encode())]
         self._client.start(generation.status or 200, fields, None, follower)
@@ -360,7 +360,10 @@ class Exchange:
         self._record.status = status
         named = any(name == b"x-request-id" for name, _ in fields)
         own = [] if named else [(b"x-request-id", self._record.request_id.encode())]
-        self._client.respond(status, [*fields, *own], body)
+        self._client.respond(status, [*self._own(fields), *own], body)
+
+    def _own(self, fields: Headers) -> Headers:
+        return fields if self._lent else headers.for_others(fields)
 
     def ended(self, error: RelayError | None) -> None:
         """Finish the client's side when it has taken what waits; or break it off so that it sees it."""

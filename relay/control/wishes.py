@@ -52,13 +52,17 @@ def read(request: RequestHead) -> Wishes:
     key = said.get(b"idempotency-key")
     if key is not None and not 0 < len(key) <= _KEY_LIMIT:
         raise BadRequest(f"Idempotency-Key: 1 to {_KEY_LIMIT} bytes are expected")
+    grace = _grace(said.get(b"relay-on-disconnect"))
+    respond_async = _prefers_async(said.get(b"prefer", b""))
+    if respond_async and grace == 0:
+        raise BadRequest("Relay-On-Disconnect: cancel with Prefer: respond-async leaves nobody time to read the answer")
     return Wishes(
         resumable=_switch(said, b"relay-resumable"),
         overflow=_overflow(said.get(b"relay-overflow")),
         flush=_flush(said.get(b"relay-flush")),
-        grace=_grace(said.get(b"relay-on-disconnect")),
+        grace=grace,
         placeholder=_switch(said, b"relay-placeholder"),
-        respond_async=_prefers_async(said.get(b"prefer", b"")),
+        respond_async=respond_async,
         key=key,
         last_event_id=said.get(b"last-event-id") or None,
     )

@@ -9,6 +9,7 @@ sink says `block` when its socket is full and `unblock` when it has taken all it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -33,7 +34,7 @@ class Sink(Protocol):
 
 class Reader:
     """`gate` is the producer's. Until a sink is attached, pieces wait in the ring. `stall`: for how many seconds its
-    socket may take nothing, 0 for as long as its connection allows."""
+    socket may take nothing, if its connection allows no less."""
 
     __slots__ = ("_closing", "_gate", "_holding", "_overflow", "_ring", "_sink", "send", "stall")
 
@@ -45,7 +46,7 @@ class Reader:
         self._holding = False
         self._closing: Callable[[], None] | None = None
         self.send: Callable[[bytes], None] = self._hold
-        self.stall = 0.0
+        self.stall = math.inf
 
     @property
     def waiting(self) -> int:

@@ -14,6 +14,7 @@ The others are for readers of a log, whose place in it is all that they cost:
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 
 from relay.flow.ring import RingBuffer
@@ -74,7 +75,7 @@ LAG_BYTES = 1024 * KIB
 @dataclass(frozen=True, slots=True)
 class Lag:
     """How far a reader of a log may lag: `bytes`, `events`, or its oldest missing event `age` seconds old; and for how
-    many seconds its socket may take nothing (`stall`; 0 leaves that to its connection)."""
+    many seconds its socket may take nothing (`stall`, or its connection's own limit if that is shorter)."""
 
     mode: Mode
     bytes: int = LAG_BYTES
@@ -103,4 +104,4 @@ class Lag:
 
 def lag(mode: Mode) -> Lag:
     """The bounds of a mode. A paused provider is the connection's to end, as it is for a transparent stream."""
-    return Lag(mode, stall=0.0) if mode is Mode.PAUSE else Lag(mode)
+    return Lag(mode, stall=math.inf) if mode is Mode.PAUSE else Lag(mode)

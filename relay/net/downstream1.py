@@ -257,7 +257,7 @@ class Downstream1(Connection1):
         self._framing = framing
         if self._request is not None:
             self._request = self._request.bare()
-        self._stall = reader.stall or self._service.limits.stall
+        self._stall = min(reader.stall, self._service.limits.stall)
         self._begin(http1.response_head(status, fields), framing, reader)
 
     def insert(self, piece: bytes) -> None:

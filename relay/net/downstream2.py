@@ -330,7 +330,7 @@ class ClientStream(Stream2):
         """Have its deadlines passed?"""
         connection, exchange = self.connection, self._exchange
         limits = connection.limits
-        stall = (self._reader.stall if self._reader is not None else 0) or limits.stall
+        stall = limits.stall if self._reader is None else min(self._reader.stall, limits.stall)
         if self.stalled_for(now) >= stall or (self.waits and connection.stalled_for(now) >= stall):
             connection.engine.reset(self.stream_id, frames.CANCEL)
             self.lost(ClientStalled(f"the client took no byte for {stall:g} s"))

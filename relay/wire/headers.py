@@ -141,6 +141,11 @@ def to_client(
     return fields
 
 
+def for_others(fields: Headers) -> Headers:
+    """Of an answer's fields, those for whoever reads it without having asked for it: a cookie is the asker's own."""
+    return [field for field in fields if field[0] != b"set-cookie"]
+
+
 def of_stream(stream_id: bytes) -> Headers:
     """The fields of an event stream that is read by its own name, before its provider has answered or without it."""
     return [*_EVENT_STREAM_FIELDS, (b"vary", b"Accept-Encoding"), (b"relay-stream-id", stream_id), _EXPOSED]

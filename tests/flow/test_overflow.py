@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -123,7 +125,7 @@ def test_who_lacks_more_is_never_better_off(mode: Mode, size: int, events: int, 
 
 @pytest.mark.parametrize(
     ("mode", "age", "stall"),
-    [(Mode.MERGE, 60.0, 30.0), (Mode.DISCONNECT, 60.0, 30.0), (Mode.PAUSE, 0.0, 0.0), (Mode.DROP, 0.0, 30.0)],
+    [(Mode.MERGE, 60.0, 30.0), (Mode.DISCONNECT, 60.0, 30.0), (Mode.PAUSE, 0.0, math.inf), (Mode.DROP, 0.0, 30.0)],
 )
 def test_for_how_long_a_reader_may_lag_and_take_nothing(mode: Mode, age: float, stall: float) -> None:
     """A paused provider, as that of a transparent stream, is the connection's own limit's to end."""

@@ -17,7 +17,7 @@ from tests.net.pair2 import Both, Served, Transport
 
 # That of connections unless configured.
 CONNECTION = 60.0
-_LIMITS = [(mode, lag(mode).stall or CONNECTION) for mode in Mode]
+_LIMITS = [(mode, min(lag(mode).stall, CONNECTION)) for mode in Mode]
 
 
 class Raw:
@@ -92,3 +92,12 @@ def test_socket_that_takes_some_is_no_stall() -> None:
     assert peer.lane.errors == []
     peer.wait(31.0)
     assert len(peer.lane.errors) == 1
+
+
+@pytest.mark.parametrize("made", [Raw, Framed], ids=["1", "2"])
+def test_connections_own_limit_may_be_shorter(made: type[Raw]) -> None:
+    peer = made(2 * CONNECTION)
+    peer.wait(CONNECTION - 1.0)
+    assert peer.lane.errors == []
+    peer.wait(2.0)
+    assert f"{CONNECTION:g} s" in str(peer.lane.errors[0])

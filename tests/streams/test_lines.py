@@ -185,9 +185,9 @@ def test_no_secret_is_in_any_line(ground: Ground) -> None:
             answer = call.answer()
             if answer.status >= 400:
                 assert "CANARY" not in f"{answer.fields}{answer.body!r}"
-        fields = {**DEFERRED, **_CANARY, "Idempotency-Key": "CANARY-deferred", "Relay-On-Disconnect": "cancel"}
+        fields = {**DEFERRED, **_CANARY, "Idempotency-Key": "CANARY-deferred"}
         accepted = other.post(CHAT.path, CHAT.asked(stream=True), ENDLESS, fields).answer()
-        late = other.ask(target=accepted.headers["location"], headers=last)
+        late = other.ask(target=accepted.headers["location"], headers={**last, "Relay-On-Disconnect": "cancel"})
         late.wait_for(b"-2\n\n")
         late.leave()
         _generation(relay, accepted.headers["relay-stream-id"])

@@ -15,11 +15,13 @@ from tests.streams.ground import (
     AS_EVENTS,
     AS_JSON,
     RESUMABLE,
+    SCRIPTED,
     STALLS,
     WHOLE,
     Ground,
     becomes,
     cancel,
+    defer,
     poll,
     read,
     refusal,
@@ -27,6 +29,8 @@ from tests.streams.ground import (
     stream_id_of,
     whole,
 )
+from tests.streams.heard import plain
+from tests.streams.script import DONE, Script, delta
 
 # A credential of its own for each test that looks at a list.
 _NUMBERS = itertools.count()
@@ -195,3 +199,32 @@ def test_idempotency_key_and_polls_are_the_owners(ground: Ground, agent: Agent) 
     assert whole(_begin(agent, headers).answer()).stream_id == first
     assert ground.stats()["requests"] == 3
     assert poll(agent, first).answer().status == 200
+
+
+def _with_cookie(kind: bytes, body: bytes) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nSet-Cookie: a=b\r\nContent-Length: %d\r\n\r\n"
+    return head % (kind, len(body)) + body
+
+
+@SCRIPTED
+def test_cookie_is_for_nobody_but_the_asker(ground: Ground) -> None:
+    with Script(head=False) as script, ground.agent(ground.make_relay(url=script.url)) as agent:
+        call = _begin(agent, {}, "")
+        script.asked()
+        script.say(_with_cookie(b"text/event-stream", delta("a") + DONE))
+        answer = call.answer()
+        assert answer.headers["set-cookie"] == "a=b"
+        late = read(agent, answer.headers["relay-stream-id"]).answer()
+        assert whole(late).said == plain(delta("a") + DONE)
+        assert "set-cookie" not in late.headers
+
+
+@SCRIPTED
+def test_cookie_of_a_plain_answer_is_for_nobody_who_has_but_its_name(ground: Ground) -> None:
+    with Script(head=False) as script, ground.agent(ground.make_relay(url=script.url)) as agent:
+        stream_id = defer(agent, "")
+        script.asked()
+        script.say(_with_cookie(b"application/json", b"{}"))
+        late = read(agent, stream_id).answer()
+        assert (late.status, late.body) == (200, b"{}")
+        assert "set-cookie" not in late.headers

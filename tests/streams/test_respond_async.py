@@ -71,6 +71,12 @@ def test_preference_is_not_applied_where_nothing_is_kept(ground: Ground) -> None
             assert "preference-applied" not in answer.headers
 
 
+def test_with_cancel_nobody_could_ever_read_it(ground: Ground, agent: Agent) -> None:
+    fields = {**DEFERRED, "Relay-On-Disconnect": "cancel"}
+    refusal(agent.post(CHAT.path, CHAT.asked(stream=True), WHOLE, fields).answer(), 400, "bad_request")
+    assert ground.stats()["requests"] == 0
+
+
 @pytest.mark.parametrize(("status", "dialect"), [(401, DIALECTS[0]), (429, DIALECTS[3]), (500, DIALECTS[2])])
 def test_providers_error_is_what_is_read(
     ground: Ground, agent: Agent, other: Agent, status: int, dialect: Dialect
