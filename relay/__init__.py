@@ -100,13 +100,13 @@ its reader to the ring, and so does a stream without a window; a ring above its 
 provider's socket is not read, or its stream's window not opened, until it is below the low one.
 tests/core/test_budget.py and test_budget2.py count the frames, writes and copies, so that this stays true.
 
-A stream that can be resumed takes one step more:
+A stream that can be resumed takes the same three:
 
-    provider socket -> ... -> LoggedStream.feed      the same, and whether an id may stand in front
-                    -> Fanout.one                    its number, its place in the log; for each reader:
+    provider socket -> ... -> LoggedStream.feed      the same, and: may an id stand behind it? Its number, its place in
+                                                     the log; for each reader:
                     -> Connection1._send_chunk, or Stream2._send
 
-The id is put in front once, whoever reads. A reader whose sink blocks is left out: he costs his place in the log, and
+The id is put behind an event once, whoever reads. A reader whose sink blocks is left out: he costs his place in the log, and
 finds what he has missed there, merged if he wants it so, when his socket takes bytes again. Who joins late, or comes
 back, begins at such a place; there is no other way from the past to the present.
 

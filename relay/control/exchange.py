@@ -307,8 +307,9 @@ class Exchange:
                 generation.reader,
                 bodiless=generation.bodiless,
             )
-        if generation.dialect.opaque and generation.is_stream and not self.done:
-            # Nobody knows how long its first event may take, and its reader may wait for the head.
+        begun = generation.events and not self._lent
+        if (begun or generation.dialect.opaque) and generation.is_stream and self._phase is _Phase.STREAMING:
+            # Nobody knows how long its first event, or its next, may take, and its reader may wait for the head.
             client.flush_head()
         self._watch(now=self._office.wheel.now)
 

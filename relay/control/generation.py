@@ -207,6 +207,8 @@ class Generation:
 
     @property
     def fed(self) -> int:
+        if self.fanout is not None:
+            return self.fanout.log.total
         return self._transfer.bytes if self._transfer is not None else 0
 
     @property
@@ -219,9 +221,10 @@ class Generation:
     @property
     def spoke_at(self) -> float:
         """When readers had the last byte of it, by the clock."""
-        if self.fanout is not None:
-            return self.fanout.spoke
-        return self._transfer.active if self._transfer is not None else self._patience.answered_at
+        transfer = self._transfer
+        if isinstance(transfer, LoggedStream):
+            return transfer.spoke
+        return transfer.active if transfer is not None else self._patience.answered_at
 
     @property
     def is_stream(self) -> bool:

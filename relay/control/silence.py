@@ -27,7 +27,7 @@ class Silence:
     def __init__(self, timing: Timing, began_at: float) -> None:
         self._timing = timing
         self._began_at = began_at
-        self._beat_at = 0.0
+        self._beat_at = began_at
         self.placeholder = False
 
     def look(self, now: float, generation: Generation, client: Client) -> float:

@@ -1,6 +1,6 @@
 """One generation's events, to all who read them: numbered, kept, and handed to each reader at his own pace.
 
-        LoggedStream.feed -> Fanout -> log, and for each reader: sink.send         he has everything so far
+        LoggedStream -> Fanout -> log, and for each reader: sink.send              he has everything so far
                                                                 reader._hold      he lags; the log has it
 
 It stands behind a Stream in the place of its one reader. The id of an event is its stream's and its number, and stands
@@ -13,6 +13,7 @@ came.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -52,25 +53,27 @@ class Member(Protocol):
 
 class Fanout:
     """`stream_id` is the generation's name; `numbered`: whether events get ids. `keeps`: whether the log is for those
-    who come later too, or only for its readers' lag. `before`: the last event that readers may have had when the latest
-    came, `latest` those that came with it. `spoke`: when, by the clock. `gate` is the provider's."""
+    who come later too, or only for its readers' lag. `gate` is the provider's.
+
+    Most events come one by one, and do not come through here: LoggedStream gives them to the log, and with `tag` and
+    their number to the `readers`; and where the stream is `watched` it calls `after`.
+    """
 
     gone = False
 
     __slots__ = (
-        "_mark",
+        "_fresh",
         "_waiters",
-        "before",
         "clock",
         "dialect",
         "gate",
         "keeps",
-        "latest",
         "log",
         "pulse",
         "read_delta",
         "readers",
-        "spoke",
+        "tag",
+        "watched",
     )
 
     def __init__(
@@ -92,27 +95,22 @@ class Fanout:
         self.keeps = keeps
         self.readers: tuple[Member, ...] = ()
         self.read_delta = delta.reader(dialect)
-        self.before = 0
-        self.latest: Sequence[bytes] = ()
-        self.spoke = clock.now
-        self._mark = b"id: %b-" % stream_id.encode() if numbered else b""
+        self.tag = b"id: %b-" % stream_id.encode() if numbered else b""
+        self._fresh = 1
         self._waiters: dict[Callable[[], None], None] = {}
+        self.watched = not keeps  # whether something is to be done behind every event
 
     # From the stream
 
-    def one(self, event: bytes) -> None:
-        """One event that needs no closer look: LF for its line ends, no id of its own."""
-        log = self.log
-        before = self.before = log.tail
-        self.latest = (event,)
-        log.append(event)
-        self.spoke = self.clock.now
-        # As in `mark`, without its call: this line is on the hot path.
-        framed = b"%b%b%d\n\n" % (event[:-1], self._mark, before + 1) if self._mark else event
-        for reader in self.readers:
-            reader.send(framed)
-        if self._waiters or not self.keeps:
-            self._after()
+    @property
+    def before(self) -> int:
+        """For a reader to whom something is being sent: the last event that he may have had before."""
+        return self.log.tail - self._fresh
+
+    @property
+    def latest(self) -> Sequence[bytes]:
+        """For a reader to whom something is being sent: the events in it."""
+        return self.log.read(self.before, sys.maxsize)
 
     def send(self, payload: bytes) -> None:
         """Whole events; the last of a stream may lack its empty line. What is much leaves in several writes: a reader
@@ -120,7 +118,7 @@ class Fanout:
         group: list[bytes] = []
         size = 0
         for block in sse.split(payload):
-            event = self._numbered(block) if self._mark else block
+            event = self._numbered(block) if self.tag else block
             if group and size + len(event) > WRITE_BYTES:
                 self._give(group)
                 group, size = [], 0
@@ -129,20 +127,19 @@ class Fanout:
                 size += len(event)
         if group:
             self._give(group)
-            self._after()
+            self.after()
 
     def _give(self, events: list[bytes]) -> None:
-        log = self.log
-        self.before = log.tail
-        self.latest = events
         for event in events:
-            log.append(event)
-        self.spoke = self.clock.now
+            self.log.append(event)
+        self._fresh = len(events)
         framed = self.framed(events, self.before)
         for reader in self.readers:
             reader.send(framed)
+        self._fresh = 1  # as it is whenever a single one comes
 
-    def _after(self) -> None:
+    def after(self) -> None:
+        """Readers have been given the latest. To be called where the stream is `watched`."""
         if self._waiters:
             self.wake()
         self.tidy()
@@ -155,17 +152,17 @@ class Fanout:
 
     def framed(self, events: list[bytes], after: int) -> bytes:
         """As readers get them: the first of them is number `after` + 1."""
-        if not self._mark:
+        if not self.tag:
             return b"".join(events)
         mark = self.mark
         return b"".join([mark(event, seq) for seq, event in enumerate(events, after + 1)])
 
     def mark(self, event: bytes, seq: int) -> bytes:
         """An event with its id, if events have one: its last line, in front of the empty one."""
-        if not self._mark:
+        if not self.tag:
             return event
         end = -2 if event.endswith(b"\r\n") else -1
-        return b"%b%b%d\n\n" % (event[:end], self._mark, seq)
+        return b"%b%b%d\n\n" % (event[:end], self.tag, seq)
 
     def tidy(self) -> None:
         """Where nothing is kept: forget what every reader has had."""
@@ -198,12 +195,14 @@ class Fanout:
     def wake(self) -> None:
         """Tell those who wait for something to happen."""
         waiters, self._waiters = self._waiters, {}
+        self.watched = not self.keeps
         for waiter in waiters:
             self.pulse.soon(waiter)
 
     def wait(self, waiter: Callable[[], None]) -> None:
         """Be told, once, when an event has come or the stream has ended."""
         self._waiters[waiter] = None
+        self.watched = True
 
     def stop_waiting(self, waiter: Callable[[], None]) -> None:
         self._waiters.pop(waiter, None)

@@ -1,12 +1,12 @@
-"""What can still be replayed of one generation: its events, kept by reference while they are few, then packed.
+"""What can still be replayed of one generation: its events, kept by reference, small ones packed behind their delivery.
 
         oldest                                            tail
           |  packed 64  |  packed 64  |  loose 64  | recent |
              one bytes, and where its events end       the very objects that came
 
 An event is found by its number, without a search: a segment begins at every 64th. Packing costs one copy of an event,
-after its delivery, and saves the 50 bytes that an object and its place in a list cost; large events are left as they
-are. Nothing is forgotten below `limit`; above it the oldest go.
+and saves the 50 bytes that an object and its place in a list cost; where events are large, they are left as they are.
+Nothing is forgotten below `limit`; above it the oldest go.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from collections.abc import Callable
 from itertools import accumulate, pairwise
 
 SEGMENT = 64
-# What the events of a segment may have together to be copied into one (bytes): above it their objects cost nothing.
-_PACKED_LIMIT = 128 * 1024
-# So many bytes may come before the log looks at its bounds.
-_LOOK = 64 * 1024
+# Events of so many bytes on average are not worth a copy: their objects cost less than a third of what they are.
+_LOOSE = 192
+# Events of so many bytes may fill a log before its segment ends.
+LARGE = 1024
+# So many bytes may come before it does.
+_LOOK = SEGMENT * LARGE
 
 
 class _Segment:
@@ -50,30 +52,56 @@ class _Segment:
         return [data[start:end] for start, end in pairwise(self.ends[skip:])]
 
     def pack(self) -> None:
-        size = self.size(len(self.events))
-        if size <= _PACKED_LIMIT:
+        if self.size(len(self.events)) < _LOOSE * len(self.events):
             self.ends = array("I", accumulate(map(len, self.events), initial=0))
             self.data = b"".join(self.events)
             self.events = []
 
 
 class EventLog:
-    """`tail`: events so far; they count from 1. `oldest`: the first that is kept, tail + 1 for none. `total`: bytes of
-    all events so far. `limit`: bytes below which nothing is forgotten. `looked` is called now and then, every 64 KiB or
-    64 events at the latest, so that somebody may mind the sum over all logs."""
+    """`oldest`: the first event that is kept, tail + 1 for none. `limit`: bytes below which nothing is forgotten.
+    `looked` is called now and then, every 64 KiB or 64 events at the latest, so that somebody may mind the sum over all
+    logs. `recent` are the newest events, from number `base` + 1 on: who appends to it himself calls `settle` behind
+    every event of LARGE bytes and every one whose number is a multiple of SEGMENT."""
 
-    __slots__ = ("_forgotten", "_limit", "_look_at", "_looked", "_recent", "_segments", "oldest", "tail", "total")
+    __slots__ = (
+        "_counted",
+        "_forgotten",
+        "_limit",
+        "_look_at",
+        "_looked",
+        "_segment",
+        "_segments",
+        "_total",
+        "base",
+        "oldest",
+        "recent",
+    )
 
     def __init__(self, limit: int, looked: Callable[[], None] | None = None) -> None:
         self._limit = limit
         self._looked = looked
         self._segments: dict[int, _Segment] = {}
-        self._recent = _Segment(1, 0)
+        self._segment = _Segment(1, 0)
+        self.recent = self._segment.events
+        self.base = 0
+        self._total = self._counted = 0  # bytes of all events but the newest: of `recent`, so many are in it
         self._forgotten = 0
         self._look_at = _LOOK
-        self.tail = 0
         self.oldest = 1
-        self.total = 0
+
+    @property
+    def tail(self) -> int:
+        """Events so far; they count from 1."""
+        return self.base + len(self.recent)
+
+    @property
+    def total(self) -> int:
+        """Bytes of all events so far."""
+        if self._counted != len(self.recent):
+            self._total += sum(map(len, self.recent[self._counted :]))
+            self._counted = len(self.recent)
+        return self._total
 
     @property
     def kept(self) -> int:
@@ -82,18 +110,16 @@ class EventLog:
 
     def append(self, event: bytes) -> None:
         """Keep one whole event."""
-        self.tail += 1
-        self.total += len(event)
-        self._recent.events.append(event)
-        if self.total >= self._look_at or not self.tail % SEGMENT:
-            self._look()
+        self.recent.append(event)
+        if len(event) >= LARGE or not self.tail % SEGMENT:
+            self.settle()
 
     def read(self, after: int, limit: int) -> list[bytes]:
         """The events behind number `after`, oldest first: as many as fit into `limit` bytes, but one at least where
         there is one. `after` must be from oldest - 1 to tail."""
         events: list[bytes] = []
         while after < self.tail:
-            segment = self._segment(after + 1)
+            segment = self._find(after + 1)
             for event in segment.since(after + 1 - segment.first):
                 limit -= len(event)
                 if limit < 0 and events:
@@ -108,41 +134,54 @@ class EventLog:
             return self.total
         if seq < self.oldest:
             return self._forgotten
-        segment = self._segment(seq)
+        segment = self._find(seq)
         return segment.start + segment.size(seq + 1 - segment.first)
 
     def forget(self, until: int) -> None:
         """Let go of the events up to number `until`; of packed ones only where their whole segment may go."""
         while self.oldest <= until:
-            segment = self._segment(self.oldest)
+            segment = self._find(self.oldest)
             if segment.ends is None:
-                size = len(segment.events.pop(0))
-                segment.first += 1
-                segment.start += size
-                self.oldest += 1
+                size = self._pop(segment)
             elif segment.first + len(segment) - 1 <= until:
                 size = len(segment.data)
                 self.oldest += len(segment)
             else:
                 return
             self._forgotten += size
-            if self.oldest > segment.first + len(segment) - 1 and segment is not self._recent:
+            if self.oldest > segment.first + len(segment) - 1 and segment is not self._segment:
                 del self._segments[(self.oldest - 2) // SEGMENT]
 
-    def _segment(self, seq: int) -> _Segment:
-        recent = self._recent
-        return recent if seq >= recent.first else self._segments[(seq - 1) // SEGMENT]
+    def _pop(self, segment: _Segment) -> int:
+        """The oldest event, which is loose, goes; its size."""
+        if segment is self._segment:
+            _ = self.total  # which has counted it by now
+            self._counted -= 1
+            self.base += 1
+        size = len(segment.events.pop(0))
+        segment.first += 1
+        segment.start += size
+        self.oldest += 1
+        return size
 
-    def _look(self) -> None:
-        recent = self._recent
-        if not self.tail % SEGMENT:
-            if recent.events:
-                recent.pack()
-                self._segments[(self.tail - 1) // SEGMENT] = recent
-            self._recent = _Segment(self.tail + 1, self.total)
-        self._look_at = self.total + _LOOK
+    def _find(self, seq: int) -> _Segment:
+        return self._segment if seq >= self._segment.first else self._segments[(seq - 1) // SEGMENT]
+
+    def settle(self) -> None:
+        """Look at the bounds; and begin a new segment behind every SEGMENT events."""
+        tail, total = self.tail, self.total
+        if not tail % SEGMENT:
+            segment = self._segment
+            if segment.events:
+                segment.pack()
+                self._segments[(tail - 1) // SEGMENT] = segment
+            self._segment = _Segment(tail + 1, total)
+            self.recent, self.base, self._counted = self._segment.events, tail, 0
+        elif total < self._look_at:
+            return
+        self._look_at = total + _LOOK
         while self.kept > self._limit:
-            segment = self._segment(self.oldest)
+            segment = self._find(self.oldest)
             oldest = segment.data if segment.ends is not None else segment.events[0]
             if self.kept - len(oldest) < self._limit:
                 break

@@ -1,46 +1,79 @@
 """A generation's event stream whose events are numbered and kept: a Stream in front of a Fanout.
 
-        provider socket -> LoggedStream.feed -> Fanout.one -> sink.send -> client socket
+        provider socket -> ChunkedBody.receive -> LoggedStream.feed -> sink.send -> client socket
 
-The usual case, one event as it came, is told from all others here, once; else the Stream would look at it, and the
-Fanout again.
+The usual case, one event as it came, is told from all others here, once, and is numbered, kept and sent on in the same
+frame; else the Stream would look at it, and the Fanout again.
 """
 
 from __future__ import annotations
 
 from relay.core.fanout import Fanout
+from relay.core.log import LARGE, SEGMENT
 from relay.core.stream import Stream
 from relay.core.transfer import Clock, Owner
 from relay.wire import sse
 from relay.wire.dialect import HEAD, Dialect
 
-_STARTS = (b"data:", b"event:")
-
 
 class LoggedStream(Stream):
-    """A Stream that looks a little closer at the usual case: the event must be fit to stand behind an id."""
+    """A Stream that looks closer at the usual case: one event that is fit to stand in front of an id, which is a line
+    of data, or one with its name before it, and LF for their ends. `events` and `bytes` are the log's to count."""
 
-    __slots__ = ("_one",)
+    __slots__ = ("_fanout", "_recent", "_spoke", "_tag", "_unheard")
 
     def __init__(self, fanout: Fanout, owner: Owner, clock: Clock, dialect: Dialect, event_limit: int) -> None:
         super().__init__(fanout, owner, clock, dialect, event_limit)
-        self._one = fanout.one
+        self._fanout = fanout
+        self._tag = fanout.tag
+        self._recent = fanout.log.recent
+        self._spoke = clock.now
+        self._unheard = 0  # what came last was no event, and came behind so many
+
+    @property
+    def spoke(self) -> float:
+        """When readers had the last byte of it, by the clock."""
+        return self._spoke if self.events == self._unheard else self.active
 
     def feed(self, payload: bytes) -> None:
+        # Where its last line begins and ends.
+        line, end, size = 0, payload.find(10), len(payload)
+        if end != size - 2 and payload.startswith(b"event:"):
+            line = end + 1
+            end = payload.find(10, line)
         if (
-            payload.endswith(b"\n\n")
-            and payload.startswith(_STARTS)
-            and payload.count(b"\n\n") == 1
-            and 13 not in payload
-            and b"\nid" not in payload
-            and not self._pending
-            and self.began
-            and (payload.startswith(b"data:") or b"\ndata:" in payload)
+            end != size - 2
+            or not payload.startswith(b"data:", line)
+            or payload[-1] != 10
+            or 13 in payload
+            or self._pending
+            or not self.began
         ):
-            self.events += 1
-            self.last = payload if len(payload) < HEAD else sse.head(payload, HEAD)
-            self.bytes += len(payload)
-            self.active = self._clock.now
-            self._one(payload)
-        else:
-            super().feed(payload)
+            self._feed_any(payload)
+            return
+        seq = self.events = self.events + 1
+        self.last = payload if size < HEAD else sse.head(payload, HEAD)
+        self.active = self._clock.now
+        self._recent.append(payload)
+        if not seq % SEGMENT or size >= LARGE:
+            self._next_segment()
+        # As Fanout.mark, without its call.
+        framed = b"%b%b%d\n\n" % (payload[:-1], self._tag, seq) if self._tag else payload
+        fanout = self._fanout
+        for reader in fanout.readers:
+            reader.send(framed)
+        if fanout.watched:
+            fanout.after()
+
+    def _feed_any(self, payload: bytes) -> None:
+        """What is not one such event."""
+        log, spoke, before = self._fanout.log, self.spoke, self.events
+        super().feed(payload)
+        self.events, self._recent = log.tail, log.recent
+        if self.events == before:
+            self._spoke, self._unheard = spoke, before
+
+    def _next_segment(self) -> None:
+        log = self._fanout.log
+        log.settle()
+        self._recent = log.recent

@@ -211,9 +211,9 @@ class Seeking(EventLog):
         super().__init__(1 << 30)
         self.sought = 0
 
-    def _segment(self, seq: int) -> log_module._Segment:
+    def _find(self, seq: int) -> log_module._Segment:
         self.sought += 1
-        return super()._segment(seq)
+        return super()._find(seq)
 
 
 @pytest.mark.parametrize("length", [1000, 20_000, 100_000])
