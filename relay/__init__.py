@@ -106,9 +106,9 @@ A stream that can be resumed takes the same three:
                                                      the log; for each reader:
                     -> Connection1._send_chunk, or Stream2._send
 
-The id is put behind an event once, whoever reads. A reader whose sink blocks is left out: he costs his place in the log, and
-finds what he has missed there, merged if he wants it so, when his socket takes bytes again. Who joins late, or comes
-back, begins at such a place; there is no other way from the past to the present.
+The id is put behind an event once, whoever reads. A reader whose sink blocks is left out: he costs his place in the
+log, and finds what he has missed there, merged if he wants it so, when his socket takes bytes again. Who joins late, or
+comes back, begins at such a place; there is no other way from the past to the present.
 
 One request's life
 ------------------
