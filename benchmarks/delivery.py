@@ -59,6 +59,7 @@ max_connections = 20000
 path = "/*"
 upstream = "provider"
 [retention]
+stream = "16MiB"
 total = "1GiB"
 """
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -313,6 +314,9 @@ async def resume(relay: str) -> bool:
         for _ in range(40):
             for after, found in times.items():
                 reader = await here.ask(f"GET /v1/streams/{begun.stream}?last_event_id={after} HTTP/1.1")
+                await reader.have(1)
+                if b"-%d\n" % (after + 1) not in reader.head:
+                    raise RunError(f"not event {after + 1}: {reader.head[:200]!r}")
                 found.append(reader.first_at - reader.asked_at)
                 reader.transport.abort()
                 await asyncio.sleep(0.02)
@@ -325,7 +329,7 @@ async def resume(relay: str) -> bool:
 
 async def log(relay: str) -> bool:
     good = True
-    print("log: RSS of 12 full logs over the bytes they keep")
+    print("log: RSS of 12 logs of 8 MiB over the bytes they keep")
     for size in (120, 200, 1000):
         async with stage(relay) as here:
             warm = await here.begin(f"events=1000&size={size}")
