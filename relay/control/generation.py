@@ -148,7 +148,7 @@ class Generation:
         self.wishes = wishes
         self._logged = logged or resumable
         self._whole = whole
-        self._listeners: dict[Listener, None] = {}
+        self._listeners: tuple[Listener, ...] = ()
         self._transfer: Transfer | None = None
         self._receiver: Receiver | None = None
         self._until = 0.0
@@ -236,12 +236,13 @@ class Generation:
     def listen(self, listener: Listener) -> None:
         self._orphaned_at = 0.0
         self._office.orphans.pop(self, None)
-        self._listeners[listener] = None
+        self._listeners = (*self._listeners, listener)
 
     def leave(self, listener: Listener, reason: CloseReason, *, known: bool) -> None:
         """A listener has gone. `known`: it may come back, because it knows what this is called."""
-        if self._listeners.pop(listener, self) is self:
+        if listener not in self._listeners:
             return
+        self._listeners = tuple(other for other in self._listeners if other is not listener)
         if reason is not CloseReason.FINISHED:
             self.last_disconnect = reason.value
         if self._listeners:
@@ -308,7 +309,7 @@ class Generation:
         return self._begin_body(head, gate)
 
     def _begin_body(self, head: ResponseHead, gate: Gate) -> Receiver:
-        listeners = list(self._listeners)
+        listeners = self._listeners
         if self.resumable and not (len(listeners) == 1 and listeners[0].takes_body):
             # Whoever waits for it, or comes later, gets it whole.
             self._receiver = Capture(self, self._captured, self._office.wheel)
@@ -343,7 +344,7 @@ class Generation:
             gate = self.fanout.gate
         target = self.fanout or Reader(ANSWER, gate)
         self.reader = target if isinstance(target, Reader) else None
-        self.taker = next(iter(self._listeners), None) if self.reader is not None else None
+        self.taker = self._listeners[0] if self._listeners and self.reader is not None else None
         made = (self, office.wheel, self.dialect, self._event_limit)
         stream = LoggedStream(self.fanout, *made) if self.fanout is not None else Stream(target, *made)
         self._receiver = self._transfer = stream
@@ -390,8 +391,10 @@ class Generation:
 
     def _open(self) -> None:
         self._watch_answer()
-        for listener in list(self._listeners):
+        for listener in self._listeners:
             listener.opened()
+        if not self.resumable:
+            self.fields = []  # which nobody else will be told
 
     def transfer_began(self) -> None:
         self.first_at = time.monotonic()
@@ -434,7 +437,7 @@ class Generation:
         self.ended_at = self._office.wheel.now
         self._office.orphans.pop(self, None)
         orphan = not self._listeners
-        for listener in list(self._listeners):
+        for listener in self._listeners:
             if self.captured is not None:
                 listener.opened()
             listener.ended(error)
