@@ -45,6 +45,9 @@ from relay.wire.headers import Credential
 
 # Descriptors for what is not a relayed connection: the loop's own, listening sockets, logs, a resolver.
 _SPARE_DESCRIPTORS = 64
+# What uvloop says where TLS had something to write, and its socket had just been closed.
+_TLS_FAILED = "Fatal error on SSL protocol"
+_CLOSED = "the handler is closed"
 # After streams were broken off: what their readers get to take the last event (seconds).
 _PARTING = 0.5
 
@@ -292,6 +295,8 @@ class App:
     def _complain(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """A defect, or a condition of the system, outside any exchange: one line, never what a peer sent."""
         error = context.get("exception")
+        if context.get("message") == _TLS_FAILED and isinstance(error, RuntimeError) and _CLOSED in str(error):
+            return  # the socket was lost in this very turn, and `connection_lost` is on its way
         detail = f": {type(error).__name__}" if isinstance(error, BaseException) else ""
         trace = error.__traceback__ if isinstance(error, BaseException) else None
         while trace is not None and trace.tb_next is not None:

@@ -196,7 +196,7 @@ def test_stuck_reader_of_a_plain_answer_is_gone_after_the_limit(make_relay: Rela
     before = relay.descriptors()
     with Client(relay.address, receive_buffer=4096) as client:
         # More than all the sockets on the way may take.
-        client.post(CHAT.path, chat(stream=False), "events=400; size=64KiB")
+        client.post(CHAT.path, chat(stream=False), "events=260; size=64KiB")
         assert relay.access_line(reason="client_stalled")["status"] == 200
         answer = client.answer()
         assert not answer.clean
