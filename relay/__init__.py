@@ -16,7 +16,8 @@ socket, no clock and no logging: those floors are functions of the bytes and the
         asking       one question to a provider: connect, ask, and once more where it may be
         patience     how long a provider may take
         silence      what the relay says while the provider says nothing: heartbeats, a placeholder
-        streams      the streams that are known, as resources: resume, state, long polling, cancel
+        streams      the streams that are known, as resources: resume, state, cancel
+        polling      a long poll
         wishes       what a request asks of the relay itself
         capture      a plain answer that nobody waits for at the moment
         ended        the last state of streams that are gone

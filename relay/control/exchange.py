@@ -15,11 +15,13 @@ from __future__ import annotations
 import enum
 import secrets
 from collections.abc import Callable
+from functools import partial
 
 from relay.control import auth, caller, health, page, refusal, streams, wishes
 from relay.control.access import Record
 from relay.control.generation import Generation, State
 from relay.control.office import Office
+from relay.control.polling import Polling
 from relay.control.router import Resumable, Route
 from relay.control.silence import Silence
 from relay.control.streams import Join, Poll, Reply
@@ -41,7 +43,8 @@ from relay.errors import (
     TooManyOrphans,
     UpstreamReported,
 )
-from relay.flow.overflow import Lag, Mode, lag
+from relay.flow import overflow
+from relay.flow.overflow import Lag, Mode
 from relay.net.service import Client
 from relay.wire import dialect, headers
 from relay.wire.head import Headers, RequestHead
@@ -66,11 +69,11 @@ class Exchange:
         "_after",
         "_began_at",
         "_client",
-        "_errand",
         "_generation",
         "_lent",
         "_office",
         "_phase",
+        "_polling",
         "_reader",
         "_record",
         "_request",
@@ -94,7 +97,7 @@ class Exchange:
             dialect.of(request.path).name,
         )
         self._wishes = wishes.NOTHING
-        self._errand: Join | Poll | None = None
+        self._polling: Polling | None = None
         self._generation: Generation | None = None
         self._reader: Reader | None = None
         self._after = 0
@@ -139,9 +142,8 @@ class Exchange:
             elif isinstance(errand, Reply):
                 self._respond(*errand)
             else:
-                self._errand = errand
                 self._phase = _Phase.WAITING
-                self._await_body(self._run_errand)
+                self._await_body(partial(self._run, errand))
         except RelayError as error:
             self._refuse(error)
 
@@ -174,7 +176,7 @@ class Exchange:
         )
         if resumable and said.respond_async and len(office.orphans) >= office.retention.orphans:
             raise TooManyOrphans("too many streams have no reader; read one, or try again later")
-        overflow = said.overflow or route.overflow
+        mode = said.overflow or route.overflow
         generation = self._generation = Generation(
             office,
             request,
@@ -185,8 +187,8 @@ class Exchange:
             peer=self._client.peer,
             owner=caller.owner(request),
             resumable=resumable,
-            logged=overflow not in (None, Mode.PAUSE) or not (said.flush or route.flush).at_once,
-            whole=overflow is Mode.DROP,
+            logged=mode not in (None, Mode.PAUSE) or not (said.flush or route.flush).at_once,
+            whole=mode is Mode.DROP,
             grace=office.retention.grace if said.grace is None else said.grace,
             # Who reads it there may be an EventSource, which cannot say what it wants.
             wishes=said if said.respond_async else wishes.NOTHING,
@@ -212,10 +214,10 @@ class Exchange:
 
     # One that is known
 
-    def _run_errand(self) -> None:
-        if self._errand is not None and self._phase is _Phase.WAITING:
+    def _run(self, errand: Join | Poll) -> None:
+        if self._phase is _Phase.WAITING:
             try:
-                self._visit(self._errand)
+                self._visit(errand)
             except RelayError as error:
                 self._refuse(error)
 
@@ -224,8 +226,8 @@ class Exchange:
         self._record.stream_id = generation.stream_id
         self._record.dialect = generation.dialect.name
         if isinstance(errand, Poll):
-            generation.listen(self)
-            self._poll()
+            self._polling = Polling(self._office, errand, lambda reply: self._respond(*reply), self._refuse)
+            self._polling.start()
             return
         said = self._wishes
         # It may have changed since the head was read.
@@ -251,38 +253,15 @@ class Exchange:
         if errand.native or generation.state is not State.WAITING:
             self.opened()
 
-    def _poll(self) -> None:
-        errand, office = self._errand, self._office
-        assert isinstance(errand, Poll)
-        generation = errand.generation
-        fanout = generation.fanout
-        left = self._began_at + errand.wait - office.wheel.now
-        try:
-            streams.check_position(generation, errand.after)  # it may have been forgotten meanwhile
-        except RelayError as error:
-            self._refuse(error)
-            return
-        if generation.over or fanout is None or generation.events > errand.after or left <= 0:
-            self._respond(*streams.events_behind(generation, errand.after))
-        else:
-            fanout.wait(self._poll_again)
-            office.wheel.watch(self, office.wheel.now + left)
-
-    def _poll_again(self) -> None:
-        if isinstance(self._errand, Poll) and self._phase is _Phase.WAITING:
-            self._poll()
-
     # The generation tells
 
     @property
     def takes_body(self) -> bool:
         """Whether a plain answer may still be passed on to it."""
-        return self._phase is _Phase.WAITING and not isinstance(self._errand, Poll)
+        return self._phase is _Phase.WAITING
 
     def opened(self) -> None:
         generation, client = self._generation, self._client
-        if isinstance(self._errand, Poll):
-            return  # it waits for an event
         assert generation is not None
         if generation.captured is not None:
             self._answer_whole(*generation.captured)
@@ -311,7 +290,9 @@ class Exchange:
         if (begun or generation.dialect.opaque) and generation.is_stream and self._phase is _Phase.STREAMING:
             # Nobody knows how long its first event, or its next, may take, and its reader may wait for the head.
             client.flush_head()
-        self._watch(now=self._office.wheel.now)
+        wheel = self._office.wheel
+        if when := self.due(wheel.now):
+            wheel.watch(self, when)
 
     def _follow(self, generation: Generation) -> None:
         """Read its log, from where this client is."""
@@ -329,16 +310,13 @@ class Exchange:
             self.ended(generation.error)
 
     def _lag(self, generation: Generation) -> Lag:
-        mode = self._wishes.overflow or generation.wishes.overflow or generation.route.overflow
-        if mode is None and not generation.resumable:
-            mode = Mode.PAUSE
-        if mode is Mode.PAUSE and not self._lent:
-            # Only who began a stream may hold it up: others have no claim on its other readers' time.
-            mode = None
-        if mode is None:
-            fanout = generation.fanout
-            mode = Mode.MERGE if fanout is not None and fanout.read_delta is not None else Mode.DISCONNECT
-        return lag(mode)
+        fanout = generation.fanout
+        return overflow.chosen(
+            self._wishes.overflow or generation.wishes.overflow or generation.route.overflow,
+            kept=generation.resumable,
+            first=self._lent,
+            merges=fanout is not None and fanout.read_delta is not None,
+        )
 
     def _fell_behind(self, error: RelayError) -> None:
         self.stop(error)
@@ -369,9 +347,6 @@ class Exchange:
     def ended(self, error: RelayError | None) -> None:
         """Finish the client's side when it has taken what waits; or break it off so that it sees it."""
         generation, reader = self._generation, self._reader
-        if isinstance(self._errand, Poll):
-            self._poll_again()
-            return
         if self._phase is _Phase.WAITING and error is not None:
             self._refuse(error)
         if self._phase is not _Phase.STREAMING:
@@ -465,11 +440,8 @@ class Exchange:
             line["merged"], line["dropped"] = follower.merged, follower.dropped
             follower.detach()
         office.access.write(line)
-        if isinstance(self._errand, Poll):
-            polled = self._errand.generation
-            polled.leave(self, CloseReason.FINISHED, known=True)
-            if polled.fanout is not None:
-                polled.fanout.stop_waiting(self._poll_again)
+        if self._polling is not None:
+            self._polling.stop()
         if generation is not None:
             known = self._client.head_sent or self._wishes.key is not None
             if self._lent and not self.body.ended and not generation.over:
@@ -480,22 +452,11 @@ class Exchange:
         self.body.part()
         # Whoever still knows this exchange, it should not cost what it carried.
         self._request = self._request.bare()
-        self._errand = self._generation = self._reader = None
+        self._polling = self._generation = self._reader = None
 
     # Time
 
-    def _watch(self, now: float) -> None:
-        when = self._next_look(now)
-        if when:
-            self._office.wheel.watch(self, when)
-
     def due(self, now: float) -> float:
-        if isinstance(self._errand, Poll):
-            self._poll_again()
-            return 0
-        return self._next_look(now)
-
-    def _next_look(self, now: float) -> float:
         """Look at what time may ask for, and say when to look again."""
         generation, reader = self._generation, self._reader
         if self._phase is not _Phase.STREAMING or generation is None or not generation.is_stream:

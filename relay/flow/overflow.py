@@ -105,3 +105,13 @@ class Lag:
 def lag(mode: Mode) -> Lag:
     """The bounds of a mode. A paused provider is the connection's to end, as it is for a transparent stream."""
     return Lag(mode, stall=math.inf) if mode is Mode.PAUSE else Lag(mode)
+
+
+def chosen(asked: Mode | None, *, kept: bool, first: bool, merges: bool) -> Lag:
+    """What holds for a reader who, or whose route, has asked for this, or for nothing. `kept`: he could come back for
+    what he lacks. `first`: he began the stream; only then may he hold it up: others have no claim on its other readers'
+    time. `merges`: the stream has text that can be merged."""
+    mode = asked or (None if kept else Mode.PAUSE)
+    if mode is None or (mode is Mode.PAUSE and not first):
+        mode = Mode.MERGE if merges else Mode.DISCONNECT
+    return lag(mode)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.flow.overflow import ANSWER, DRAIN_BYTES, REQUEST, Lag, Mode, Overflow, Verdict, lag
+from relay.flow.overflow import ANSWER, DRAIN_BYTES, REQUEST, Lag, Mode, Overflow, Verdict, chosen, lag
 from relay.flow.ring import RingBuffer
 
 
@@ -138,3 +138,27 @@ def test_bounds_may_be_others() -> None:
     assert bounds.verdict(11, 1, held=False) is Verdict.END
     assert bounds.verdict(1, 3, held=False) is Verdict.END
     assert bounds.age_limit == 5.0
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept", "first", "merges", "mode"),
+    [
+        (None, False, True, True, Mode.PAUSE),
+        (None, False, True, False, Mode.PAUSE),
+        (None, True, True, True, Mode.MERGE),
+        (None, True, False, True, Mode.MERGE),
+        (None, True, True, False, Mode.DISCONNECT),
+        (Mode.PAUSE, True, True, True, Mode.PAUSE),
+        (Mode.PAUSE, True, False, True, Mode.MERGE),
+        (Mode.PAUSE, True, False, False, Mode.DISCONNECT),
+        *[
+            (mode, kept, first, True, mode)
+            for mode in Mode
+            if mode is not Mode.PAUSE
+            for kept in (0, 1)
+            for first in (0, 1)
+        ],
+    ],
+)
+def test_what_holds_for_a_reader(asked: Mode | None, kept: bool, first: bool, merges: bool, mode: Mode) -> None:
+    assert chosen(asked, kept=kept, first=first, merges=merges) == lag(mode)
