@@ -14,6 +14,7 @@ socket, no clock and no logging: those floors are functions of the bytes and the
         exchange     one request and its answer: admit -> errand -> listen -> deliver; the access line
         generation   what a provider is asked once, and what comes of it; who listens; what is kept of it
         asking       one question to a provider: connect, ask, and once more where it may be
+        state        how far a generation is, and what callers are told of it
         patience     how long a provider may take
         silence      what the relay says while the provider says nothing: heartbeats, a placeholder
         streams      the streams that are known, as resources: resume, state, cancel

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from relay.control import streams
+from relay.control.state import describe
 
 if TYPE_CHECKING:
     from relay.control.generation import Generation
@@ -32,7 +32,7 @@ class Ended:
             return
         if len(self._streams) >= _LIMIT:
             del self._streams[next(iter(self._streams))]
-        self._streams[generation.stream_id] = Final(generation.owner, streams.describe(generation))
+        self._streams[generation.stream_id] = Final(generation.owner, describe(generation))
 
     def find(self, stream_id: str) -> Final | None:
         return self._streams.get(stream_id)

@@ -19,11 +19,12 @@ from functools import partial
 
 from relay.control import auth, caller, health, page, refusal, streams, wishes
 from relay.control.access import Record
-from relay.control.generation import Generation, State
+from relay.control.generation import Generation
 from relay.control.office import Office
 from relay.control.polling import Polling
 from relay.control.router import Resumable, Route
 from relay.control.silence import Silence
+from relay.control.state import State
 from relay.control.streams import Join, Poll, Reply
 from relay.core.follower import Follower
 from relay.core.reader import Reader

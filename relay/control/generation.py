@@ -10,7 +10,6 @@ period, and its log by the time it is kept. One that is not ends with the exchan
 
 from __future__ import annotations
 
-import enum
 import math
 import sys
 import time
@@ -22,10 +21,11 @@ from relay.control.capture import Capture, Captured
 from relay.control.office import Office
 from relay.control.patience import Patience
 from relay.control.router import Route
+from relay.control.state import State
 from relay.control.wishes import Wishes
 from relay.core.fanout import Fanout
 from relay.core.inflated import InflatedStream
-from relay.core.log import SEGMENT, EventLog
+from relay.core.log import EventLog
 from relay.core.logged import LoggedStream
 from relay.core.reader import Reader
 from relay.core.request import RequestBody
@@ -45,15 +45,6 @@ from relay.wire import headers
 from relay.wire.dialect import Dialect, Ending
 from relay.wire.encoding import inflater
 from relay.wire.head import Headers, RequestHead, ResponseHead
-
-
-class State(enum.StrEnum):
-    WAITING = "waiting"  # for a connection, or for the provider's answer
-    STREAMING = "streaming"
-    FINISHED = "finished"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
 
 _ENDED = (State.FINISHED, State.FAILED, State.CANCELLED)
 
@@ -180,16 +171,10 @@ class Generation:
         return captured + (self.log.kept if self.log is not None else 0)
 
     def forget(self, *, all_of_it: bool) -> None:
-        log, fanout = self.log, self.fanout
-        if log is None or fanout is None:
+        log = self.log
+        if log is None:
             return
-        until = log.tail
-        if not all_of_it:
-            # A quarter; and of what readers may still lack, nothing.
-            until = log.oldest + (log.tail - log.oldest) // 4 + SEGMENT
-            if fanout.readers and log.kept <= LAG_BYTES:
-                return
-        log.forget(min(until, log.tail))
+        log.forget(log.tail if all_of_it else log.quarter(LAG_BYTES))
 
     @property
     def over(self) -> bool:

@@ -31,12 +31,13 @@ class Patience:
     """`started_at`: when the request came, by the monotonic clock; `answered_at`: when the answer's head did, by the
     wheel's."""
 
-    __slots__ = ("_started_at", "_timing", "answered_at")
+    __slots__ = ("_held_at", "_started_at", "_timing", "answered_at")
 
     def __init__(self, timing: Timing, started_at: float) -> None:
         self._timing = timing
         self._started_at = started_at
         self.answered_at = 0.0
+        self._held_at = 0.0  # when it was not being read, at the last look
 
     @property
     def first_look(self) -> float:
@@ -75,16 +76,17 @@ class Patience:
             return None, 0
         timing = self._timing
         if asking.gate.closed:
-            transfer.active = self.answered_at = now
+            self._held_at = now
+        heard_at = max(transfer.active, self._held_at)
         limit = timing.idle if transfer.began else timing.first_event
         # Comments keep a stream alive, but are no first event.
-        since = transfer.active if transfer.began else self.answered_at
+        since = heard_at if transfer.began else max(self.answered_at, self._held_at)
         if limit and now - since >= limit:
             what = "was silent for" if transfer.began else "sent no event for"
             return UpstreamTimeout(f"the provider {what} {limit:g} s"), 0
         when = since + limit if limit else now + SETTLE
         if isinstance(transfer, Stream):
-            if now - transfer.active >= SETTLE and transfer.began and transfer.ending() is not Ending.OPEN:
+            if now - heard_at >= SETTLE and transfer.began and transfer.ending() is not Ending.OPEN:
                 return UpstreamCut("the provider did not end its answer"), 0
             when = min(when, now + min(timing.idle or SETTLE, SETTLE))
         return None, when

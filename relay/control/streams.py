@@ -22,7 +22,7 @@ from urllib.parse import parse_qsl
 import orjson
 
 from relay.control import auth, caller
-from relay.control.generation import State
+from relay.control.state import State, describe
 from relay.control.wishes import Wishes
 from relay.errors import (
     AheadOfTail,
@@ -242,7 +242,7 @@ def _seq_of(generation: Generation, number: int) -> int:
     """The event with a provider's own sequence number; they count from 0 without holes, as our own do from 1, unless a
     provider does otherwise."""
     log = generation.log
-    if log is None or not log.tail:
+    if log is None or log.oldest > log.tail:
         return number + 1
     guess = number + 1
     if log.oldest <= guess <= log.tail and generation.dialect.sequence(log.read(guess - 1, 1)[0]) == number:
@@ -259,27 +259,6 @@ def _seq_of(generation: Generation, number: int) -> int:
 
 
 # Documents
-
-
-def describe(generation: Generation) -> dict[str, object]:
-    """The state of a stream, as callers get it."""
-    log = generation.log
-    error = generation.error
-    return {
-        "id": generation.stream_id,
-        "object": "relay.stream",
-        "state": generation.state.value,
-        "dialect": generation.dialect.name,
-        "resumable": generation.resumable,
-        "status": generation.status or None,
-        "events": generation.events,
-        "oldest": log.oldest if log is not None and log.kept else None,
-        "tail": generation.events,
-        "bytes": generation.fed,
-        "readers": generation.readers,
-        "last_disconnect": generation.last_disconnect,
-        "error": {"code": error.code, "message": error.message} if error is not None else None,
-    }
 
 
 def accepted(generation: Generation) -> Reply:

@@ -13,7 +13,6 @@ came.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -62,7 +61,7 @@ class Fanout:
     gone = False
 
     __slots__ = (
-        "_fresh",
+        "_group",
         "_waiters",
         "clock",
         "dialect",
@@ -96,7 +95,7 @@ class Fanout:
         self.readers: tuple[Member, ...] = ()
         self.read_delta = delta.reader(dialect)
         self.tag = b"id: %b-" % stream_id.encode() if numbered else b""
-        self._fresh = 1
+        self._group: Sequence[bytes] = ()  # what is being sent, if it is more than one event
         self._waiters: dict[Callable[[], None], None] = {}
         self.watched = not keeps  # whether something is to be done behind every event
 
@@ -105,18 +104,18 @@ class Fanout:
     @property
     def before(self) -> int:
         """For a reader to whom something is being sent: the last event that he may have had before."""
-        return self.log.tail - self._fresh
+        return self.log.tail - (len(self._group) or 1)
 
     @property
     def latest(self) -> Sequence[bytes]:
         """For a reader to whom something is being sent: the events in it."""
-        return self.log.read(self.before, sys.maxsize)
+        return self._group or self.log.recent[-1:]
 
     def send(self, payload: bytes) -> None:
         """Whole events; the last of a stream may lack its empty line. What is much leaves in several writes: a reader
         whose socket takes none of one has it in his transport until he is gone."""
         group: list[bytes] = []
-        size = 0
+        size, before = 0, self.log.tail
         for block in sse.split(payload):
             event = self._numbered(block) if self.tag else block
             if group and size + len(event) > WRITE_BYTES:
@@ -127,16 +126,17 @@ class Fanout:
                 size += len(event)
         if group:
             self._give(group)
+        if self.log.tail > before:
             self.after()
 
     def _give(self, events: list[bytes]) -> None:
         for event in events:
             self.log.append(event)
-        self._fresh = len(events)
+        self._group = events
         framed = self.framed(events, self.before)
         for reader in self.readers:
             reader.send(framed)
-        self._fresh = 1  # as it is whenever a single one comes
+        self._group = ()
 
     def after(self) -> None:
         """Readers have been given the latest. To be called where the stream is `watched`."""
@@ -181,7 +181,8 @@ class Fanout:
     @property
     def is_terminal(self) -> bool:
         """Whether the latest says how the stream ends."""
-        return self.dialect.verdict(self.latest[-1]) is not Ending.OPEN
+        latest = self.latest
+        return bool(latest) and self.dialect.verdict(latest[-1]) is not Ending.OPEN
 
     # Readers
 

@@ -67,6 +67,7 @@ class Follower(Reader):
         "_fanout",
         "_flush",
         "_gap",
+        "_held_since",
         "_horizon",
         "_joined",
         "_lag",
@@ -105,6 +106,7 @@ class Follower(Reader):
         self._distance = self._horizon - after
         self._marks: deque[tuple[int, float]] = deque()
         self._gap = 0
+        self._held_since = 0.0
         self._last = b""
         self._stopped = True
         self._late = self._warm = self._armed = self._turn_due = False
@@ -192,17 +194,26 @@ class Follower(Reader):
 
     def _gather(self, piece: bytes) -> None:
         """The latest leaves with others."""
-        self._miss()
         fanout = self._fanout
+        if self._cursor == _LIVE:
+            self._held_since = fanout.pulse.now()
+        self._miss()
         if fanout.log.tail - self._cursor >= self._flush.events or fanout.is_terminal or self._is_full:
             self._pump()
         elif not self._armed:
             self._armed = True
-            fanout.pulse.at(fanout.pulse.now() + self._flush.after, self._flush_due)
+            fanout.pulse.at(self._held_since + self._flush.after, self._flush_due)
 
     def _flush_due(self) -> None:
         self._armed = False
-        if self._sink is not None and not self._stopped:
+        if self._sink is None or self._stopped or not self.lags:
+            return
+        pulse, due = self._fanout.pulse, self._held_since + self._flush.after
+        if pulse.now() < due:
+            # Those for whom it was called have left by their number.
+            self._armed = True
+            pulse.at(due, self._flush_due)
+        else:
             self._pump()
 
     def _spread(self, piece: bytes) -> None:

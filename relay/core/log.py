@@ -137,6 +137,19 @@ class EventLog:
         segment = self._find(seq)
         return segment.start + segment.size(seq + 1 - segment.first)
 
+    def quarter(self, spared: int) -> int:
+        """The event up to which about the oldest quarter stands, but for the newest `spared` bytes; oldest - 1 for
+        none."""
+        most = min(self.oldest + (self.tail - self.oldest) // 4 + SEGMENT, self.tail)
+        least = self.oldest - 1
+        while least < most:
+            middle = (least + most + 1) // 2
+            if self.total - self.position(middle) >= spared:
+                least = middle
+            else:
+                most = middle - 1
+        return least
+
     def forget(self, until: int) -> None:
         """Let go of the events up to number `until`; of packed ones only where their whole segment may go."""
         while self.oldest <= until:

@@ -55,13 +55,16 @@ class LoggedStream(Stream):
         self.last = payload if size < HEAD else sse.head(payload, HEAD)
         self.active = self._clock.now
         self._recent.append(payload)
-        if not seq % SEGMENT or size >= LARGE:
-            self._next_segment()
         # As Fanout.mark, without its call.
         framed = b"%b%b%d\n\n" % (payload[:-1], self._tag, seq) if self._tag else payload
         fanout = self._fanout
         for reader in fanout.readers:
             reader.send(framed)
+        if not seq % SEGMENT or size >= LARGE:
+            # Behind the readers: this may forget what they look at.
+            log = fanout.log
+            log.settle()
+            self._recent = log.recent
         if fanout.watched:
             fanout.after()
 
@@ -72,8 +75,3 @@ class LoggedStream(Stream):
         self.events, self._recent = log.tail, log.recent
         if self.events == before:
             self._spoke, self._unheard = spoke, before
-
-    def _next_segment(self) -> None:
-        log = self._fanout.log
-        log.settle()
-        self._recent = log.recent

@@ -340,6 +340,15 @@ def test_a_kept_event_is_the_object_that_came() -> None:
 # Those who wait
 
 
+def test_those_who_wait_are_woken_whatever_stands_behind_a_large_event() -> None:
+    fanout = Told()
+    woken: list[int] = []
+    fanout.wait(lambda: woken.append(1))
+    fanout.feed(delta("x" * 40_000) + b": comment\n\n")
+    fanout.settle()
+    assert woken == [1]
+
+
 def test_who_waits_is_told_once_and_in_another_turn() -> None:
     fanout = Told()
     told_: list[str] = []

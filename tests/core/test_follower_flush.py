@@ -8,9 +8,11 @@ from itertools import pairwise
 import pytest
 
 from relay.core.follower import AT_ONCE, Flush, Follower
-from relay.flow.overflow import DRAIN_BYTES, MOST_EVENTS_HELD, Mode
+from relay.core.log import EventLog
+from relay.errors import ClientBehind, RelayError
+from relay.flow.overflow import DRAIN_BYTES, MOST_EVENTS_HELD, Mode, lag
 from relay.wire import dialect
-from tests.core.fakes import DONE, FINISH, ROLE, Log, Socket, Told, delta, numbered
+from tests.core.fakes import DONE, FINISH, ROLE, Log, Socket, Told, delta, ignore, numbered
 from tests.core.test_follower import event, fed, follow, tagged
 
 
@@ -239,3 +241,39 @@ def test_whoever_was_blocked_in_a_burst_goes_on() -> None:
     fanout.move(1)
     assert sink.body == tagged(2, 2001, 300)
     assert not fanout.beat.waiting
+
+
+def test_time_counts_from_the_first_that_waits_not_from_those_that_have_left() -> None:
+    """Eight events take 80 ms, and may wait for 100."""
+    fanout, _, sink = flushed(Flush(8, 0.1))
+    sink.pieces.clear()
+    for _ in range(80):
+        fanout.feed(delta("a"))
+        fanout.move(0.01)
+    assert [piece.count(b"\nid:") for piece in sink.pieces] == [8] * 10
+
+
+@pytest.mark.parametrize("flush", [Flush(4, 0.1), Flush(smooth=1.0)])
+@pytest.mark.parametrize("size", [1, 30_000])
+def test_log_that_forgets_what_has_just_come_cuts_off_but_does_not_raise(flush: Flush, size: int) -> None:
+    """All logs together are above their limit, and this one is the largest."""
+    failed: list[RelayError] = []
+    log = EventLog(8 << 20, lambda: log.forget(log.tail))
+    fanout = Told(log=log)
+    fanout.feed(ROLE + delta("a"))
+
+    def fail(error: RelayError) -> None:
+        failed.append(error)
+        held.detach()
+
+    held = Follower(fanout, 0, lag(Mode.MERGE), fail, flush)
+    live = Follower(fanout, 0, lag(Mode.MERGE), ignore)
+    sinks = [Socket(reader) for reader in (held, live)]
+    for reader, sink in zip((held, live), sinks, strict=True):
+        reader.attach(sink, blocked=False)
+    for number in range(3, 300):
+        fanout.feed(delta("y" * size) * (1 + (number % 50 == 0)))
+        fanout.settle()
+    fanout.move(10)
+    assert sinks[1].body.count(b"\nid:") == log.tail
+    assert [type(error) for error in failed] == [ClientBehind]

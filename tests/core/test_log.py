@@ -199,6 +199,19 @@ def test_forgetting_twice_is_forgetting_once() -> None:
     assert log.read(200, 1) == [b"next"]
 
 
+@given(st.lists(st.integers(1, 60_000), min_size=1, max_size=300), st.integers(0, 2_000_000))
+def test_a_quarter_of_it_spares_the_newest(sizes: list[int], spared: int) -> None:
+    log = EventLog(1 << 30)
+    for size in sizes:
+        log.append(bytes(size))
+    until = log.quarter(spared)
+    assert 0 <= until <= len(sizes) // 4 + SEGMENT + 1
+    assert until == 0 or sum(sizes[until:]) >= spared
+    before = log.kept
+    log.forget(until)
+    assert log.kept >= min(spared, before)
+
+
 # The costs
 
 
