@@ -396,6 +396,10 @@ def _check_routes(config: Config, place: str, names: list[str]) -> None:
         if route.strip_prefix and not re.fullmatch(r"(/[^/*?#\s]+)+", route.strip_prefix):
             raise ConfigError(f'{where}: strip_prefix is the start of a path without a slash at its end, as "/openai"')
         _check_flush(route, where)
+        if route.resumable == "always" and not config.retention.finished:
+            raise ConfigError(
+                f'{where}: resumable = "always" keeps its streams, but [retention] finished is 0, which keeps nothing'
+            )
         table = config.upstream[names.index(route.upstream)]
         base = split_url(table.url, place).path.rstrip("/")
         if base.endswith("/v1") and not route.strip_prefix and ("/v1/".startswith(route.path.rstrip("*")[:4])):

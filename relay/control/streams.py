@@ -126,7 +126,7 @@ def _resource(office: Office, request: RequestHead, wishes: Wishes) -> Errand:
         check_position(generation, after)
         return Poll(generation, _settled(generation, after), _wait(query.get("wait")))
     said = wishes.last_event_id
-    text = said.decode("latin-1") if said is not None else query.get("last_event_id", "0")
+    text = said.decode("latin-1") if said is not None else query.get("last_event_id", query.get("after", "0"))
     return _join(generation, _position(text, generation), native=True)
 
 

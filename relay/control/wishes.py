@@ -21,7 +21,7 @@ from relay.flow.overflow import MOST_EVENTS_HELD, MOST_HELD, Mode
 from relay.wire.head import RequestHead
 
 _NAMES = frozenset({b"prefer", b"idempotency-key", b"last-event-id"})
-_FLUSH = re.compile(rb"(?:(\d{1,4})(?:\s*,\s*|$))?(?:(\d{1,4})ms)?")
+_FLUSH = re.compile(rb"(?:(\d{1,9})(?:\s*,\s*|$))?(?:(\d{1,9})(ms|s))?")
 _KEY_LIMIT = 255
 _GRACE_MOST = 24 * 3600
 
@@ -90,8 +90,10 @@ def _flush(value: bytes | None) -> Flush | None:
     said = value.strip()
     found = _FLUSH.fullmatch(said)
     if not found or not said or said.endswith(b","):
-        raise BadRequest('Relay-Flush: a time like "20ms", a number of events like "8", or "8, 20ms" is expected')
-    events, after = int(found[1] or 0), int(found[2] or 0) / 1000
+        raise BadRequest(
+            'Relay-Flush: a time like "20ms" or "1s", a number of events like "8", or "8, 20ms" is expected'
+        )
+    events, after = int(found[1] or 0), int(found[2] or 0) / (1 if found[3] == b"s" else 1000)
     if after > MOST_HELD or events > MOST_EVENTS_HELD:
         raise BadRequest(f"Relay-Flush: {MOST_HELD * 1000:g}ms and {MOST_EVENTS_HELD} events are the most")
     return Flush.of(events, after)
@@ -106,8 +108,9 @@ def _grace(value: bytes | None) -> float | None:
     if text == "cancel":
         return 0.0
     name, _, seconds = text.partition("=")
-    if name == "cancel-after" and re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,3})?", seconds) and float(seconds) <= _GRACE_MOST:
-        return float(seconds)
+    found = re.fullmatch(r"([0-9]{1,5}(?:\.[0-9]{1,3})?)s?", seconds)
+    if name == "cancel-after" and found is not None and float(found[1]) <= _GRACE_MOST:
+        return float(found[1])
     raise BadRequest('Relay-On-Disconnect: "continue", "cancel" or "cancel-after=SECONDS" is expected')
 
 

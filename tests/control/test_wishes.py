@@ -84,6 +84,8 @@ def test_any_other_overflow_is_refused_and_told_which_there_are(value: str) -> N
         ("0ms", Flush()),
         ("1000", Flush(1000, 0.1)),
         ("5000ms", Flush(MOST_EVENTS_HELD, 5.0)),
+        ("1s", Flush(MOST_EVENTS_HELD, 1.0)),
+        ("8, 2s", Flush(8, 2.0)),
     ],
 )
 def test_flush_is_a_number_a_time_or_both(value: str, expected: Flush) -> None:
@@ -109,6 +111,7 @@ def test_any_other_flush_is_refused(value: str) -> None:
         ("cancel", 0.0),
         ("cancel-after=0", 0.0),
         ("cancel-after=5", 5.0),
+        ("cancel-after=5s", 5.0),
         ("CANCEL-AFTER=0.25", 0.25),
         ("cancel-after=86400", 86400.0),
     ],
@@ -121,7 +124,10 @@ def test_grace_is_for_ever_or_so_many_seconds(value: str, seconds: float) -> Non
     "value",
     [
         *("", "stop", "continue=1", "cancel=1", "cancel, continue", "cancel-after", "cancel-after=", "cancel-after= 1"),
-        *(f"cancel-after={number}" for number in ("-1", "1e3", "86401", "inf", "nan", "1s", "\u00b2", "1.2345", ".5")),
+        *(
+            f"cancel-after={number}"
+            for number in ("-1", "1e3", "86401", "inf", "nan", "1ms", "1 s", "\u00b2", "1.2345", ".5")
+        ),
     ],
 )
 def test_any_other_grace_is_refused(value: str) -> None:

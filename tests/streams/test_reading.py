@@ -47,6 +47,7 @@ def test_stream_is_read_from_behind_any_event_on(agent: Agent, stream_id: str) -
             for call in (
                 read(agent, stream_id, position),
                 agent.ask(target=f"/v1/streams/{stream_id}?last_event_id={position}", headers=AS_EVENTS),
+                agent.ask(target=f"/v1/streams/{stream_id}?after={position}", headers=AS_EVENTS),
             ):
                 heard = whole(call.answer(), first=after + 1, last=last)
                 assert heard.said == all_of_it.said[after:]
