@@ -60,8 +60,8 @@ class _Segment:
 
 class EventLog:
     """`oldest`: the first event that is kept, tail + 1 for none. `limit`: bytes below which nothing is forgotten.
-    `looked` is called now and then, every 64 KiB or 64 events at the latest, so that somebody may mind the sum over all
-    logs. `recent` are the newest events, from number `base` + 1 on: who appends to it himself calls `settle` behind
+    `looked` is called now and then, behind 64 events and 128 KiB at the latest, so that somebody may mind the sum over
+    all logs. `recent` are the newest events, from number `base` + 1 on: who appends to it himself calls `settle` behind
     every event of LARGE bytes and every one whose number is a multiple of SEGMENT."""
 
     __slots__ = (

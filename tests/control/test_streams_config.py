@@ -118,6 +118,7 @@ def test_a_wrong_value_is_named_with_its_line_and_what_was_expected(tmp_path: Pa
 
 
 SENSE = [
+    (route('resumable = "always"') + "\n[retention]\nfinished = 0\n", "[retention] finished is 0, which keeps nothing"),
     (route("flush = '6s'"), "flush holds events back, and may be from 0 to 5 s"),
     (route("flush = -1"), "flush holds events back"),
     (route("smooth = '6s'"), "smooth holds events back"),
