@@ -418,6 +418,8 @@ class Exchange:
 
     def _respond(self, status: int, fields: Headers, body: bytes) -> None:
         self._phase = _Phase.DELIVERING
+        if self._polling is not None:
+            self._polling.stop()  # it has its answer, whichever
         self._record.status = status
         if self._generation is None and not self._lent:
             self.body.drop()
