@@ -3,7 +3,7 @@
 A stream has its own id; what else it is known by (a provider's id of the response, a caller's key) is an alias. A
 finished one stays until its time is over or its room is needed: then the finished go, those that ended first before
 the others. Of those that still run, only what can be replayed goes, the largest one's first, and as long as it will do
-nothing that a reader who is there may still lack.
+nothing of its newest part, which readers who lag may still lack.
 """
 
 from __future__ import annotations

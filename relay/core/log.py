@@ -18,9 +18,9 @@ from itertools import accumulate, pairwise
 SEGMENT = 64
 # Events of so many bytes on average are not worth a copy: their objects cost less than a third of what they are.
 _LOOSE = 192
-# Events of so many bytes may fill a log before its segment ends.
+# The log looks at its bounds where a segment ends; and behind an event of so many bytes, because such fill it sooner,
 LARGE = 1024
-# So many bytes may come before it does.
+# if so many bytes have come since it did.
 _LOOK = SEGMENT * LARGE
 
 
