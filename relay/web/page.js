@@ -201,4 +201,7 @@ cancel.addEventListener("click", () => {
   return stream.cancel().catch(complain);
 });
 addEventListener("hashchange", join);
+// Until here a click would have sent the form, and loaded the page again.
+element("open").disabled = false;
+show("idle");
 join();

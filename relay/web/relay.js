@@ -102,6 +102,8 @@ function retryAfter(value) {
   return Number.isNaN(seconds) ? null : Math.max(0, seconds);
 }
 
+const offline = () => globalThis.navigator?.onLine === false;
+
 /** Outside of https and localhost a browser has no randomUUID. */
 const unique = () =>
   globalThis.crypto?.randomUUID?.() ?? Array.from("123", () => Math.random().toString(36).slice(2)).join("");
@@ -489,15 +491,19 @@ export class RelayStream {
   async #pause(error) {
     const meant = this.#connection.signal.reason === CUT && error instanceof Dropped;
     this.#connection.abort();
-    if (this.#end === undefined && error instanceof Dropped && !meant && ++this.#tries <= TRIES) {
-      const jitter = Math.random() * Math.min(BACKOFF.longest, BACKOFF.first * 2 ** (this.#tries - 1));
+    if (this.#end === undefined && error instanceof Dropped && !meant && (offline() || ++this.#tries <= TRIES)) {
+      const jitter = Math.random() * Math.min(BACKOFF.longest, BACKOFF.first * 2 ** Math.max(this.#tries - 1, 0));
       const delay = (error.retryAfter ?? 0) * 1000 + jitter;
       this.#change({ type: "dropped", attempt: this.#tries, delay, error });
       await this.#rest(delay);
     } else if (!meant) {
       this.#stop(error instanceof RelayError && CANCELLED.has(error.code) ? "cancelled" : "failed", error);
     }
-    while (this.#end === undefined && (this.#cut || globalThis.navigator?.onLine === false)) await this.#rest();
+    do {
+      while (this.#end === undefined && this.#cut) await this.#rest();
+      // A relay on this very machine is there without a network as well.
+      if (this.#end === undefined && offline()) await this.#rest(BACKOFF.longest);
+    } while (this.#end === undefined && this.#cut);
     if (this.#end !== undefined) throw this.#end;
     this.#connection = new AbortController();
     this.#change({ type: "connecting" });
@@ -508,7 +514,7 @@ export class RelayStream {
     /** @type {Promise<void>} */
     const woken = new Promise((resolve) => (this.#wake = resolve));
     const timer = delay === undefined ? undefined : setTimeout(this.#wake, delay);
-    if (delay === undefined) globalThis.addEventListener?.("online", this.#wake, { once: true });
+    globalThis.addEventListener?.("online", this.#wake, { once: true });
     await woken;
     clearTimeout(timer);
     globalThis.removeEventListener?.("online", this.#wake);

@@ -17,6 +17,13 @@ const BODIES = {
 Math.random = () => 0;
 const delays = [];
 
+// Such a browser knows of no network. It waits for one, but not for ever: that wait, too, is over at once.
+if (more.offline) {
+  Object.defineProperty(globalThis, "navigator", { value: { onLine: false } });
+  const { setTimeout } = globalThis;
+  globalThis.setTimeout = (wake) => setTimeout(wake, 0);
+}
+
 function open(change = () => {}) {
   const body = { model: "sim-1", stream: true, messages: [], ...BODIES[new URL(url).pathname] };
   const heard = newHeard();

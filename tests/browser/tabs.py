@@ -6,10 +6,13 @@ import json
 from typing import Any
 
 from tests.peers.browser import Browser
+from tests.programs import PATIENCE
 
-# Resolves when the document has come so far.
-_UNTIL = """new Promise((resolve) => {
+# Resolves when the document has come so far; rejects with what it shows instead, before nobody listens any more.
+_UNTIL = """new Promise((resolve, reject) => {
   const look = () => (%s) && (watch.disconnect(), resolve());
+  const late = () => reject(document.readyState + " " + location.href + ": " + document.body.innerText);
+  setTimeout(late, %d);
   const watch = new MutationObserver(look);
   watch.observe(document, { subtree: true, childList: true, characterData: true, attributes: true });
   look();
@@ -26,7 +29,7 @@ class Tabs(Browser):
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         tab = Tab(self, target, session)
         tab.turn()
-        self.call("Page.enable")
+        self.watch()
         self.open(url)
         return tab
 
@@ -51,7 +54,7 @@ class Tab:
 
     def until(self, condition: str) -> None:
         """A JavaScript expression; `$` finds an element by its id."""
-        self.evaluate(_UNTIL % condition.replace("$", "document.getElementById"))
+        self.evaluate(_UNTIL % (condition.replace("$", "document.getElementById"), (PATIENCE - 1) * 1000))
 
     def until_state(self, state: str) -> None:
         self.until(f'$("state").dataset.state === "{state}"')

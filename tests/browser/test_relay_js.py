@@ -288,6 +288,16 @@ def test_no_progress_is_given_up(node: Node) -> None:
     assert len({one["headers"]["idempotency-key"] for one in heard["asked"] if one["method"] == "POST"}) == 1
 
 
+def test_without_a_network_a_relay_that_is_there_is_found_and_no_try_counts(node: Node) -> None:
+    """As on a laptop in a train, whose relay runs on the laptop."""
+    nothing = {"body": ":\n"}
+    answers = [{"body": _events(1)}, *[nothing] * 12]
+    rest = {"body": _events(2) + _end(3), "whole": True}
+    heard = node("scripted", answers=answers, last=rest, offline=True, options={"silence": 0})
+    assert heard["whole"]
+    assert heard["numbers"] == [1, 2, 3]
+
+
 def test_silent_connection_is_dead(node: Node) -> None:
     rest = {"body": _events(2) + _end(3), "whole": True}
     heard = node("scripted", answers=[{"body": _events(1), "hangs": True}], last=rest, options={"silence": 100})

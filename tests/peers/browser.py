@@ -49,12 +49,13 @@ class Browser:
         self._numbers = itertools.count(1)
         self._session = ""
         self._responses: list[dict[str, Any]] = []
+        self._loaded: set[str] = set()
 
     def __enter__(self) -> Self:
         try:
             target = self.call("Target.createTarget", url="about:blank")["targetId"]
             self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-            self.call("Page.enable")
+            self.watch()
             self.call("Network.enable")
         except BaseException:
             self._end()
@@ -64,12 +65,18 @@ class Browser:
     def __exit__(self, *exc: object) -> None:
         self._end()
 
+    def watch(self) -> None:
+        """What the page loads is told from here on."""
+        self.call("Page.enable")
+        self.call("Page.setLifecycleEventsEnabled", enabled=True)
+
     def open(self, url: str) -> None:
-        """Until the page has loaded."""
+        """Until the page has loaded: this one, and not the empty one before it or that of another tab."""
         self._responses.clear()
         said = self.call("Page.navigate", url=url)
         assert "errorText" not in said, said
-        self._until(lambda message: message.get("method") == "Page.loadEventFired")
+        while said["loaderId"] not in self._loaded:
+            self._until(lambda message: message.get("method") == "Page.lifecycleEvent")
 
     def evaluate(self, script: str) -> Any:
         """The value of an expression in the page; a promise is waited for."""
@@ -100,6 +107,8 @@ class Browser:
                 message: dict[str, Any] = json.loads(raw)
                 if message.get("method") == "Network.responseReceived":
                     self._responses.append(message["params"]["response"])
+                elif message.get("method") == "Page.lifecycleEvent" and message["params"]["name"] == "load":
+                    self._loaded.add(message["params"]["loaderId"])
                 if wanted(message):
                     return message
             left = max(deadline - time.monotonic(), 0)
