@@ -44,7 +44,7 @@ from relay.flow.overflow import ANSWER, LAG_BYTES
 from relay.wire import headers
 from relay.wire.dialect import Dialect, Ending
 from relay.wire.encoding import inflater
-from relay.wire.head import Headers, RequestHead, ResponseHead
+from relay.wire.head import NO_FIELDS, Headers, RequestHead, ResponseHead
 
 _ENDED = (State.FINISHED, State.FAILED, State.CANCELLED)
 
@@ -379,7 +379,7 @@ class Generation:
         for listener in self._listeners:
             listener.opened()
         if not self.resumable:
-            self.fields = []  # which nobody else will be told
+            self.fields = NO_FIELDS  # which nobody else will be told
 
     def transfer_began(self) -> None:
         self.first_at = time.monotonic()

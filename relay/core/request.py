@@ -67,6 +67,7 @@ class RequestBody:
         self.ended = True
         self.active = self._clock.now
         self.reader.finish()
+        self._rest()
         then, self._then = self._then, None
         if then is not None:
             then()
@@ -112,14 +113,20 @@ class RequestBody:
     def settle(self) -> None:
         """An answer has begun: no repeat will be wanted."""
         self._kept = None
+        self._rest()
+
+    def _rest(self) -> None:
+        """What is sent and will not be sent again needs nothing more for the time that the answer takes."""
+        if self.ended and self._kept is None and not self.reader.waiting:
+            self._overrun = _nothing
+            self.reader = _NOBODY
 
     def drop(self) -> None:
         """Nobody takes the body any more. What is left of this knows nobody: it may be kept for its digest."""
         self._kept = None
         self.reader.detach()
         self._gate = Gate(None)
-        self.reader = Reader(REQUEST, self._gate)
-        self.reader.detach()
+        self.reader = _NOBODY
 
     def part(self) -> None:
         """Whoever sent it has gone, or has his answer."""
@@ -129,3 +136,7 @@ class RequestBody:
 
 def _nothing() -> None:
     """Of a body whose sender has parted, nobody needs to know that it is too large."""
+
+
+_NOBODY = Reader(REQUEST, Gate(None))
+_NOBODY.detach()

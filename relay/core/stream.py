@@ -24,12 +24,13 @@ class Stream(Transfer):
     dialect wants it; both are cut to their heads where they are long. `overlong`, where it is set, is called for an
     event that is longer than its limit, instead of passing it on in pieces; it has to end the stream."""
 
-    __slots__ = ("_framer", "_long", "_pending", "dialect", "events", "first", "last", "overlong")
+    __slots__ = ("_event_limit", "_framer", "_long", "_pending", "dialect", "events", "first", "last", "overlong")
 
     def __init__(self, reader: Target, owner: Owner, clock: Clock, dialect: Dialect, event_limit: int) -> None:
         super().__init__(reader, owner, clock)
         self.dialect = dialect
-        self._framer = sse.Framer(event_limit)
+        self._event_limit = event_limit
+        self._framer: sse.Framer | None = None  # few streams need one
         self._pending = False
         self._long = False
         self.overlong: Callable[[], None] | None = None
@@ -76,19 +77,24 @@ class Stream(Transfer):
     @property
     def at_border(self) -> bool:
         """Whether something may be inserted: the reader has whole events only."""
-        return not self._framer.inside or self.overlong is not None
+        return not self._inside or self.overlong is not None
+
+    @property
+    def _inside(self) -> bool:
+        """Whether of an event that is too long to be held a part has gone on."""
+        return self._framer is not None and self._framer.inside
 
     def ending(self) -> Ending:
         """What the events so far say about the stream's end; one of which only a part has come says nothing yet."""
-        return Ending.OPEN if self._framer.inside else self.dialect.verdict(self.last)
+        return Ending.OPEN if self._inside else self.dialect.verdict(self.last)
 
     def end(self) -> None:
         """The provider's body ended as its framing says. Whether the answer is whole, its dialect tells."""
-        rest = self._framer.close()
+        rest = self._framer.close() if self._framer is not None else b""
         ended = self.ending() is not Ending.OPEN
         whole = ended or self.dialect.opaque or self.dialect.closes(rest)
         # An id makes an event whole: it may stand behind no half one.
-        passes = self.dialect.closes(rest) if self.overlong is not None else whole or self._framer.inside
+        passes = self.dialect.closes(rest) if self.overlong is not None else whole or self._inside
         if rest and passes:
             # An event without its empty line may yet be the terminal one. Half of any other is dropped, as in `fail`:
             # the error event could not be told from it.
@@ -100,7 +106,8 @@ class Stream(Transfer):
 
     def fail(self, error: RelayError) -> None:
         """The provider's body stopped before its end, or somebody gave it up."""
-        self._framer.close()
+        if self._framer is not None:
+            self._framer.close()
         self._settle(error)
 
     def _settle(self, error: RelayError | None) -> None:
@@ -113,6 +120,8 @@ class Stream(Transfer):
 
     def _feed_pieces(self, payload: bytes) -> None:
         """An event that came in several reads, or whose line ends are not the usual ones."""
+        if self._framer is None:
+            self._framer = sse.Framer(self._event_limit)
         framer = self._framer
         inside = framer.inside
         whole = framer.feed(payload)
@@ -163,7 +172,7 @@ class Stream(Transfer):
         if not inside:
             self._long = sse.has_data(piece)
             self._note(piece, 0)
-        elif not self._framer.inside:
+        elif not self._inside:
             rest = b"".join(sse.split(piece)[1:])
             self.events += self._long
             if rest:

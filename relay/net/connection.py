@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import socket
 import struct
+import sys
 import termios
 from collections.abc import Callable
 from typing import cast
@@ -78,7 +79,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         address = transport.get_extra_info("peername")
-        self.peer = address[0] if isinstance(address, tuple) else "unix"
+        self.peer = sys.intern(address[0]) if isinstance(address, tuple) else "unix"  # behind nginx it is one for all
         self.secure = transport.get_extra_info("ssl_object") is not None
         # Over TLS uvloop does not resume at a limit of 0, because its buffer never shows as empty.
         self._transport.set_write_buffer_limits(high=_TLS_HIGH_WATER if self.secure else 0)

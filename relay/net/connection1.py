@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from relay.core.reader import Reader
-from relay.net.connection import Connection
+from relay.net.connection import Connection, nowhere
 from relay.net.timers import Wheel
 from relay.wire import chunked
 from relay.wire.head import Framing
@@ -25,7 +25,7 @@ class Connection1(Connection):
 
     def __init__(self, wheel: Wheel, stall: float) -> None:
         super().__init__(wheel, stall)
-        self.send: Callable[[bytes], None] = self._send_raw
+        self.send: Callable[[bytes], None] = nowhere
         self._head = b""
         self.head_sent = False
         self._reader: Reader | None = None
@@ -83,7 +83,7 @@ class Connection1(Connection):
             self._write(self._take_head())
         elif self.send == self._send_chunk:
             self._write(chunked.LAST_CHUNK)
-        self.send = self._send_raw
+        self.send = nowhere
         self._reader = None
         self.head_sent = False
 

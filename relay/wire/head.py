@@ -7,7 +7,7 @@ parties could read it differently, is refused here.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from relay.errors import RemoteProtocolError
 
@@ -24,7 +24,7 @@ _DOT_SEGMENT = re.compile(rb"(?:^|[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?:[/\\?;]|%2f|%5
 # What a party that decodes twice would read as a dot or a slash.
 _DOUBLY_ENCODED = re.compile(rb"%25(?:2e|2f|5c)", re.IGNORECASE)
 
-_NO_FIELDS: Headers = []  # shared by all bare heads; nobody adds to a parsed head
+NO_FIELDS: Headers = []  # shared by all bare heads; nobody adds to a parsed head
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +61,20 @@ class RequestHead:
     version: bytes
     keep_alive: bool
     expects_continue: bool
+    _bare: RequestHead | None = field(default=None, init=False, repr=False, compare=False)
 
     def get(self, name: bytes) -> bytes | None:
         return find(self.headers, name)
 
     def bare(self) -> RequestHead:
-        """The head without its fields: what is worth keeping while an answer streams (they are most of its size)."""
-        return replace(self, headers=_NO_FIELDS)
+        """The head without its fields: what is worth keeping while an answer streams (they are most of its size). The
+        same one for all who ask."""
+        if not self.headers:
+            return self
+        if self._bare is None:
+            object.__setattr__(self, "_bare", replace(self, headers=NO_FIELDS))
+        assert self._bare is not None
+        return self._bare
 
     @property
     def path(self) -> bytes:

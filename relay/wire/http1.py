@@ -45,6 +45,10 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-5]\d\d(?: |\r\n)")
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 _LENGTH = re.compile(rb"\r\ncontent-length[ \t]*:([^\r]*)", re.IGNORECASE)
 
+# One object each for all connections.
+_METHODS = {method: method for method in (b"GET", b"POST", b"DELETE", b"OPTIONS", b"HEAD", b"PUT", b"PATCH")}
+_VERSIONS = (b"1.0", b"1.1")
+
 REASONS = {int(status): status.phrase.encode() for status in http.HTTPStatus}
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -98,11 +102,11 @@ def parse_request(head: bytes) -> RequestHead:
     if expects is not None and expects.lower() != b"100-continue":
         raise RemoteProtocolError("unknown expectation", 417)
     return RequestHead(
-        method=event.method,
+        method=_METHODS.get(event.method, event.method),
         target=event.target,
         headers=headers,
         framing=_framing_fields(headers, minor) or EMPTY,
-        version=b"1.%d" % minor,
+        version=_VERSIONS[minor],
         keep_alive=minor == 1 and b"close" not in connection_options(headers),
         expects_continue=expects is not None and minor == 1,
     )
