@@ -90,7 +90,7 @@ class RetentionTable(_Table, frozen=True):
     finished: Seconds = Seconds(600)
     orphan: Seconds = Seconds(3600)
     orphan_grace: Seconds = Seconds(30)
-    orphans: int = 256
+    orphans: int = 10_000
     stream: Size = Size(8 * 1024**2)
     total: Size = Size(256 * 1024**2)
 
