@@ -8,10 +8,10 @@ export PYTHON
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help run install dev test lint types imports tests format bench clean
+.PHONY: help run install dev test lint types imports tests format bench bench-quick bench-compare bench-check clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/.installed ## start a simulated provider and the relay in front of it (LISTEN=127.0.0.1:8080)
 	@$(BIN)/python tools/demo.py --listen $(LISTEN)
@@ -40,14 +40,25 @@ format: dev ## let ruff format the sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install ## CPU per event against nginx and a bare recv-send loop
-	@sh tools/need.sh gcc=gcc nginx=nginx
-	$(BIN)/python benchmarks/cpu_per_event.py
+bench: .venv/.bench ## compare the relay with nginx, HAProxy, LiteLLM, sglang-router: 20 minutes, a report in .bench/
+	@$(BIN)/python benchmarks/install_peers.py litellm sglang
+	@$(BIN)/python -m benchmarks run
+
+bench-quick: .venv/.bench ## the short version, against nginx alone: 3 minutes
+	@$(BIN)/python -m benchmarks run --quick
+
+bench-compare: .venv/.bench ## A=before.json B=after.json: what got better or worse, and what is noise
+	@test -n "$(A)" -a -n "$(B)" || { echo "say which: make bench-compare A=.bench/before.json B=.bench/after.json" >&2; exit 2; }
+	@$(BIN)/python -m benchmarks compare "$(A)" "$(B)"
+
+bench-check: .venv/.bench ## find an artificial delay and an artificial cost at their size
+	@$(BIN)/python -m benchmarks check
 
 clean: ## remove what was installed and built
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+comma := ,
 # pip's talk is kept, and shown when something went wrong.
 define pip
 	@echo "installing into .venv: $(2)"
@@ -67,8 +78,14 @@ endef
 	$(call pip,--editable .,the relay)
 	@touch $@
 
+.venv/.bench: .venv/.installed tools/need.sh
+	@sh tools/need.sh gcc=gcc nginx=nginx haproxy=haproxy openssl=openssl openssl/ssl.h=libssl-dev
+	$(call pip,--editable '.[bench]',what benchmarks need)
+	@touch $@
+
 .venv/.dev: .venv/.installed tools/need.sh
 	@sh tools/need.sh nginx=nginx curl=curl node=nodejs npm=npm openssl=openssl ip=iproute2 \
-		nghttp=nghttp2-client h2load=nghttp2-client chromium=chromium
-	$(call pip,--editable '.[dev]',what tests and checks need)
+		nghttp=nghttp2-client h2load=nghttp2-client chromium=chromium \
+		gcc=gcc haproxy=haproxy openssl/ssl.h=libssl-dev
+	$(call pip,--editable '.[dev$(comma)bench]',what tests and checks need)
 	@touch $@

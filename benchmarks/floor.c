@@ -8,23 +8,18 @@
  * the kernel costs. Whatever a socket does not take is kept, and its source is not read until it is gone.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
+#include "sockets.h"
 #include <errno.h>
 #include <getopt.h>
-#include <netinet/tcp.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { BACKLOG = 4096, BATCH = 512, INPUT_SIZE = 65536 };
+enum { BATCH = 512, INPUT_SIZE = 65536 };
 
 /* One end of a pair; its index in `ends` is its descriptor. */
 struct end {
@@ -39,35 +34,10 @@ static struct end *ends;
 static size_t fd_limit;
 static char input[INPUT_SIZE];
 
-__attribute__((noreturn, format(printf, 1, 2))) static void die(const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    fputs("floor: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
-    exit(2);
-}
-
-static void watch(int operation, int fd, uint32_t events)
-{
-    struct epoll_event event = {.events = events, .data.fd = fd};
-    if (epoll_ctl(epoll_fd, operation, fd, &event))
-        die("epoll_ctl: %s", strerror(errno));
-}
-
-static struct sockaddr_in loopback(int port)
-{
-    return (struct sockaddr_in){
-        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-}
-
 static void use(int fd, int peer, bool connecting)
 {
-    int on = 1;
     if ((size_t)fd >= fd_limit)
         die("more connections than the file limit");
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     ends[fd] = (struct end){.peer = peer, .connecting = connecting};
 }
 
@@ -75,7 +45,7 @@ static void use(int fd, int peer, bool connecting)
 static void watch_end(int fd)
 {
     bool readable = !ends[ends[fd].peer].kept, writable = ends[fd].kept;
-    watch(EPOLL_CTL_MOD, fd, (readable ? EPOLLIN : 0) | (writable ? EPOLLOUT : 0));
+    watch(epoll_fd, EPOLL_CTL_MOD, fd, (readable ? EPOLLIN : 0) | (writable ? EPOLLOUT : 0));
 }
 
 static void close_pair(int fd)
@@ -90,22 +60,18 @@ static void close_pair(int fd)
 
 static void accept_pair(int listener, int provider_port)
 {
-    int client = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (client < 0 && (errno == EAGAIN || errno == ECONNABORTED || errno == EINTR))
-        return;
+    int client = accept_from(listener);
     if (client < 0)
-        die("accept: %s", strerror(errno));
-    int provider = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (provider < 0)
-        die("socket: %s", strerror(errno));
+        return;
+    int provider = connect_to(provider_port, 0);
+    if (provider < 0) {
+        close(client);
+        return;
+    }
     use(client, provider, false);
     use(provider, client, true);
-    watch(EPOLL_CTL_ADD, client, 0); /* read once there is somebody to send to */
-    struct sockaddr_in address = loopback(provider_port);
-    if (connect(provider, (struct sockaddr *)&address, sizeof address) && errno != EINPROGRESS)
-        close_pair(client);
-    else
-        watch(EPOLL_CTL_ADD, provider, EPOLLOUT);
+    watch(epoll_fd, EPOLL_CTL_ADD, client, 0); /* read once there is somebody to send to */
+    watch(epoll_fd, EPOLL_CTL_ADD, provider, EPOLLOUT);
 }
 
 static void on_readable(int fd)
@@ -163,47 +129,28 @@ static void on_writable(int fd)
     watch_end(end->peer);
 }
 
-static int port_argument(const char *name, const char *text)
-{
-    char *end;
-    long value = strtol(text, &end, 10);
-    if (end == text || *end || value < 1 || value > 65535)
-        die("--%s must be a port", name);
-    return (int)value;
-}
-
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
         {"listen", required_argument, NULL, 'l'}, {"connect", required_argument, NULL, 'c'}, {NULL, 0, NULL, 0}};
-    int option, index, listen_port = 0, provider_port = 0, on = 1;
+    int option, index, listen_port = 0, provider_port = 0;
+    program_name = "floor";
     opterr = 0;
     while ((option = getopt_long(argc, argv, "", options, &index)) != -1) {
         if (option == '?')
             die("usage: floor --listen PORT --connect PORT");
-        *(option == 'l' ? &listen_port : &provider_port) = port_argument(options[index].name, optarg);
+        *(option == 'l' ? &listen_port : &provider_port) = (int)number_argument(options[index].name, optarg, 1, 65535);
     }
     if (optind < argc || !listen_port || !provider_port)
         die("usage: floor --listen PORT --connect PORT");
-
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit))
-        die("getrlimit: %s", strerror(errno));
-    limit.rlim_cur = limit.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &limit))
-        die("setrlimit: %s", strerror(errno));
-    fd_limit = limit.rlim_cur > 1000000 ? 1000000 : limit.rlim_cur;
     signal(SIGPIPE, SIG_IGN);
+    fd_limit = raise_fd_limit();
     ends = malloc(fd_limit * sizeof *ends); /* not touched as a whole: memory is measured, too */
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (!ends || epoll_fd < 0 || listener < 0)
+    if (!ends || epoll_fd < 0)
         die("start: %s", strerror(errno));
-    struct sockaddr_in address = loopback(listen_port);
-    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, BACKLOG))
-        die("listen on port %d: %s", listen_port, strerror(errno));
-    watch(EPOLL_CTL_ADD, listener, EPOLLIN);
+    int listener = listen_on(listen_port, 0);
+    watch(epoll_fd, EPOLL_CTL_ADD, listener, EPOLLIN);
 
     for (;;) {
         struct epoll_event ready[BATCH];

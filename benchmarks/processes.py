@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import random
 import re
 import selectors
 import signal
 import socket
+import ssl
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -106,18 +108,33 @@ def memory(pids: Iterable[int]) -> Memory:
 
 
 class Process:
-    """A child pinned to one core. Its stdout is read by lines, its stderr kept to explain a failure."""
+    """A child pinned to one core. Its stdout is read by lines (a file instead, if nobody will read: a pipe would fill),
+    its stderr kept to explain a failure."""
 
-    def __init__(self, name: str, command: Sequence[str], core: int, directory: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        core: int,
+        directory: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        speaks: bool = True,
+    ) -> None:
         self.name = name
         self.errors = directory / f"{name}.stderr"
         self._buffer = b""
         own = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {core})  # inherited; preexec_fn would cost a slow fork instead
         try:
-            with self.errors.open("wb") as errors:
+            with self.errors.open("wb") as errors, Path(directory, f"{name}.stdout").open("wb") as output:
                 self.popen = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, bufsize=0
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE if speaks else output,
+                    stderr=errors,
+                    bufsize=0,
+                    env={**os.environ, **(environment or {})},
                 )
         except OSError as error:
             raise RunError(f"{name} does not start: {error.strerror}") from error
@@ -155,16 +172,18 @@ class Process:
         said = self.errors.read_text(errors="replace").strip().splitlines()
         return f"{self.name} ended with code {code}" + (f": {said[-1]}" if said else "")
 
-    def wait_ready(self, port: int) -> None:
-        deadline = time.monotonic() + READY_SECONDS
+    def wait_ready(self, port: int, seconds: float = READY_SECONDS, path: str = "", *, secure: bool = False) -> None:
+        """Until it listens, and answers GET of a path with 200 if one is named."""
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.popen.poll() is not None:
                 raise RunError(self.why_gone())
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                self.pids = family(self.popen.pid)
-                return
+                if not path or _is_ready(port, path, secure=secure):
+                    self.pids = family(self.popen.pid)
+                    return
             time.sleep(0.02)
-        raise RunError(f"{self.name} does not listen after {READY_SECONDS} s")
+        raise RunError(f"{self.name} does not listen after {seconds:g} s")
 
     def stop(self) -> None:
         pids = family(self.popen.pid) if self.popen.poll() is None else []
@@ -178,7 +197,24 @@ class Process:
                         os.kill(pid, signal.SIGKILL)
         self.popen.wait()
         self.stdin.close()
-        self.stdout.close()
+        if self.popen.stdout is not None:
+            self.popen.stdout.close()
+
+
+def _is_ready(port: int, path: str, *, secure: bool) -> bool:
+    """Whether a program on this machine says that it will serve requests; its certificate is its own."""
+    connection = (
+        http.client.HTTPSConnection("127.0.0.1", port, timeout=2, context=ssl._create_unverified_context())
+        if secure
+        else http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    )
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 _next_port = random.randrange(20_000, 28_000)

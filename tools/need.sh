@@ -1,6 +1,6 @@
 #!/bin/sh
 # need.sh PROGRAM=PACKAGE...: sees to it that Debian programs are there; installs the packages of those that are not.
-# `venv=PACKAGE` asks for Python's venv module instead of a program. Where it may not install, it says what is missing.
+# `venv=PACKAGE` asks for Python's venv module instead of a program, a name that ends in .h for a header of C. Where it may not install, it says what is missing.
 set -eu
 PATH="$PATH:/usr/sbin:/sbin"
 missing=""
@@ -9,6 +9,8 @@ for pair in "$@"; do
     package=${pair#*=}
     if [ "$program" = venv ]; then
         "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null || missing="$missing $package"
+    elif [ "${program%.h}" != "$program" ]; then
+        [ -e "/usr/include/$program" ] || missing="$missing $package"
     else
         command -v "$program" >/dev/null || missing="$missing $package"
     fi

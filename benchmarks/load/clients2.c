@@ -1,69 +1,14 @@
-/*
- * clients2: clients over HTTP/2 (RFC 9113), several readers on each connection.
- *
- * A response's head is known by its first field alone, which is :status by section 8.3 and, since 200 stands in the
- * static table (RFC 7541, A), one byte in any sensible encoding. Windows are given back when half of them is used.
- */
-#include "clients.h"
-#include "frames2.h"
+#include "clients2.h"
+#include "tls.h"
 #include <sys/socket.h>
-#include <unistd.h>
-
-struct connection {
-    int fd; /* -1: none, not yet or not any more */
-    bool connecting, blocked, leaving, ended;
-    uint32_t first, count; /* its readers */
-    uint32_t next;         /* the next stream's identifier */
-    uint32_t *streams;     /* of each reader; 0: none */
-    int32_t *windows;      /* what the server may still send to each reader */
-    int64_t window;        /* and on the whole connection */
-    int64_t send_window;
-    uint32_t continued; /* the stream whose header block is not at its end */
-    bool continued_ends;
-    struct inlet in;
-    struct outlet out;
-};
 
 static struct connection *connections;
 static uint32_t connection_count;
 static int64_t connection_window;
-static uint8_t request[1024]; /* the header block */
-static size_t request_size;
-
-static void ask_all(struct connection *);
-
-/* A literal without indexing, its name from the static table (RFC 7541, 6.2.2). */
-static void put_field(unsigned name, const char *value)
-{
-    size_t size = strlen(value);
-    if (size > 126)
-        die("--path is too long");
-    if (name < 15) {
-        request[request_size++] = (uint8_t)name;
-    } else {
-        request[request_size++] = 15;
-        request[request_size++] = (uint8_t)(name - 15);
-    }
-    request[request_size++] = (uint8_t)size;
-    memcpy(request + request_size, value, size);
-    request_size += size;
-}
 
 static void prepare(void)
 {
-    enum { METHOD_POST = 0x83, SCHEME_HTTP = 0x86 };
-    enum { AUTHORITY = 1, PATH = 4, ACCEPT = 19, CONTENT_LENGTH = 28, CONTENT_TYPE = 31 };
-    char value[32];
-    request[request_size++] = METHOD_POST;
-    request[request_size++] = SCHEME_HTTP;
-    put_field(PATH, ask.path);
-    snprintf(value, sizeof value, "127.0.0.1:%d", ask.port);
-    put_field(AUTHORITY, value);
-    put_field(CONTENT_TYPE, "application/json");
-    put_field(ACCEPT, "text/event-stream");
-    snprintf(value, sizeof value, "%zu", ask_body_size);
-    put_field(CONTENT_LENGTH, value);
-
+    asks2_prepare();
     int64_t all = (int64_t)ask.window * ask.per_connection;
     connection_window = all < WINDOW_DEFAULT ? WINDOW_DEFAULT : all > WINDOW_MAX ? WINDOW_MAX : all;
     connection_count = (ask.streams + ask.per_connection - 1) / ask.per_connection;
@@ -80,16 +25,50 @@ static void prepare(void)
     }
 }
 
-/* Nobody on it goes on, nobody comes anew. */
+/* ---- connections ------------------------------------------------------------------------------------------- */
+
+static void connection_open(struct connection *);
+
+static bool has_readers(const struct connection *c, bool waiting)
+{
+    for (uint32_t i = 0; i < c->count; i++)
+        if (waiting ? readers[c->first + i].state == CONNECTING : c->streams[i] != 0)
+            return true;
+    return false;
+}
+
+/* Closes it, and opens it anew for those who wait to ask. */
+static void connection_renew(struct connection *c)
+{
+    if (c->fd >= 0)
+        close_socket(c->fd);
+    c->fd = -1;
+    c->connecting = c->blocked = c->leaving = c->served = false;
+    c->continued = 0;
+    c->in.used = c->out.used = c->out.sent = 0;
+    if (has_readers(c, true))
+        connection_open(c);
+}
+
+/* Nobody on it goes on. With arrivals it can be opened anew; and a server may close one that was idle just as it is
+ * used again, so what is not answered yet is asked anew if others were answered. Without, nobody comes anew. */
 static void connection_fail(struct connection *c, uint64_t *counter)
 {
     for (uint32_t i = 0; i < c->count; i++) {
         struct reader *r = &readers[c->first + i];
-        if (r->state != DEAD && r->state != NOT_YET)
-            reader_failed(r, counter);
+        bool unseen = ask.open_loop && c->served && (r->state == CONNECTING || r->state == ASKED);
+        c->streams[i] = 0;
+        if (unseen)
+            r->state = CONNECTING;
+        else if (reader_busy(r))
+            client_failed(c->first + i, counter);
+    }
+    if (ask.open_loop) {
+        connection_renew(c);
+        return;
     }
     if (c->fd >= 0)
-        close(c->fd);
+        close_socket(c->fd);
     c->fd = -1;
     c->ended = true;
 }
@@ -110,7 +89,7 @@ static void connection_flush(struct connection *c)
 static void connection_open(struct connection *c)
 {
     const uint32_t settings[][2] = {{ENABLE_PUSH, 0}, {INITIAL_WINDOW_SIZE, ask.window}};
-    c->fd = connect_to(ask.port);
+    c->fd = connect_to(ask.port, 0);
     if (c->fd < 0) {
         connection_fail(c, &result.connect);
         return;
@@ -127,32 +106,11 @@ static void connection_open(struct connection *c)
     watch(EPOLL_CTL_ADD, c->fd, EPOLLOUT, (uint32_t)(c - connections));
 }
 
-/* ---- requests ---------------------------------------------------------------------------------------------- */
-
-static void ask_one(struct connection *c, uint32_t i)
+/* What the server has no more requests for ends with its last response; only with arrivals others may wait then. */
+static void connection_retire(struct connection *c)
 {
-    struct reader *r = &readers[c->first + i];
-    if (c->leaving || c->ended) {
-        reader_failed(r, &result.closed_early);
-        return;
-    }
-    r->state = CONNECTING;
-    if (c->connecting || c->send_window < (int64_t)ask_body_size)
-        return; /* asked by ask_all() */
-    c->send_window -= (int64_t)ask_body_size;
-    c->streams[i] = c->next;
-    c->windows[i] = (int32_t)ask.window;
-    put_frame(&c->out, FRAME_HEADERS, END_HEADERS, c->next, request, request_size);
-    put_frame(&c->out, FRAME_DATA, END_STREAM, c->next, ask_body, ask_body_size);
-    c->next += 2;
-    reader_asked(r);
-}
-
-static void ask_all(struct connection *c)
-{
-    for (uint32_t i = 0; i < c->count; i++)
-        if (readers[c->first + i].state == CONNECTING)
-            ask_one(c, i);
+    if (c->leaving && ask.open_loop && !has_readers(c, false))
+        connection_renew(c);
 }
 
 static void start(uint32_t index)
@@ -163,81 +121,27 @@ static void start(uint32_t index)
         connection_open(c);
     if (readers[index].state == CONNECTING)
         ask_one(c, index - c->first);
+    connection_retire(c);
     connection_flush(c);
 }
 
-/* ---- responses --------------------------------------------------------------------------------------------- */
-
-/* Which of its readers has this stream; count: none any more. */
-static uint32_t place_of(const struct connection *c, uint32_t stream)
+static bool kept(uint32_t index)
 {
-    uint32_t likely = (stream >> 1) % c->count, i = 0;
-    if (!stream)
-        return c->count;
-    if (c->streams[likely] == stream)
-        return likely;
-    while (i < c->count && c->streams[i] != stream)
-        i++;
-    return i;
+    const struct connection *c = &connections[index / ask.per_connection];
+    return c->fd >= 0 && !c->leaving;
 }
 
-static void stream_fail(struct connection *c, uint32_t i, uint64_t *counter)
+static void leave(uint32_t index)
 {
-    put_number(&c->out, FRAME_RST_STREAM, c->streams[i], CANCEL);
-    c->streams[i] = 0;
-    reader_failed(&readers[c->first + i], counter);
+    struct connection *c = &connections[index / ask.per_connection];
+    reader_gives_up(c, index - c->first);
+    connection_flush(c);
 }
 
-static void stream_end(struct connection *c, uint32_t i)
-{
-    struct reader *r = &readers[c->first + i];
-    if (r->state != READING) {
-        stream_fail(c, i, &result.framing);
-        return;
-    }
-    c->streams[i] = 0;
-    reader_finished(r);
-    ask_one(c, i);
-}
-
-static bool is_200(const struct frame *frame)
-{
-    enum { STATUS_200 = 0x88 };
-    const uint8_t *p = frame->payload, *end = p + frame->size;
-    while (p < end && (*p & 0xe0) == 0x20) { /* the dynamic table's size may be set before it */
-        bool goes_on = (*p++ & 0x1f) == 0x1f;
-        while (p < end && goes_on)
-            goes_on = *p++ & 0x80;
-    }
-    return p < end && *p == STATUS_200;
-}
-
-static void on_headers(struct connection *c, struct frame *frame)
-{
-    uint32_t i = place_of(c, frame->stream);
-    bool ends = frame->flags & END_STREAM;
-    if (frame->type == FRAME_CONTINUATION) {
-        ends = c->continued_ends;
-    } else if (i < c->count && readers[c->first + i].state == ASKED) {
-        if (!frame_strip(frame) || !is_200(frame)) {
-            stream_fail(c, i, &result.status);
-            i = c->count;
-        } else {
-            readers[c->first + i].state = READING;
-        }
-    } else if (i < c->count && !ends) { /* a second head, and not trailers */
-        stream_fail(c, i, &result.framing);
-        i = c->count;
-    }
-    c->continued = frame->flags & END_HEADERS ? 0 : frame->stream;
-    c->continued_ends = ends;
-    if (!c->continued && ends && i < c->count)
-        stream_end(c, i);
-}
+/* ---- frames ------------------------------------------------------------------------------------------------ */
 
 static void on_data(struct connection *c, struct frame *frame, int64_t now)
 {
-    uint32_t i = place_of(c, frame->stream);
     c->window -= frame->size;
     if (c->window < 0) {
         connection_fail(c, &result.framing);
@@ -247,20 +151,7 @@ static void on_data(struct connection *c, struct frame *frame, int64_t now)
         put_number(&c->out, FRAME_WINDOW_UPDATE, 0, (uint32_t)(connection_window - c->window));
         c->window = connection_window;
     }
-    if (i == c->count)
-        return; /* it failed meanwhile */
-    c->windows[i] -= (int32_t)frame->size;
-    if (c->windows[i] < 0 || readers[c->first + i].state != READING || !frame_strip(frame)) {
-        stream_fail(c, i, &result.framing);
-        return;
-    }
-    reader_payload(&readers[c->first + i], (const char *)frame->payload, frame->size, now);
-    if (frame->flags & END_STREAM) {
-        stream_end(c, i);
-    } else if (c->windows[i] < (int32_t)(ask.window / 2)) {
-        put_number(&c->out, FRAME_WINDOW_UPDATE, frame->stream, ask.window - (uint32_t)c->windows[i]);
-        c->windows[i] = (int32_t)ask.window;
-    }
+    on_stream_data(c, frame, now);
 }
 
 static void on_settings(struct connection *c, const struct frame *frame)
@@ -272,7 +163,7 @@ static void on_settings(struct connection *c, const struct frame *frame)
     while (setting_take(frame, &at, &name, &value)) {
         if (name == MAX_CONCURRENT_STREAMS && value < c->count)
             die("the server takes %" PRIu32 " streams on a connection: see --streams-per-connection", value);
-        if (name == INITIAL_WINDOW_SIZE && value < ask_body_size)
+        if (name == INITIAL_WINDOW_SIZE && value < ask_body_size())
             die("the server's window is smaller than a request");
     }
     put_frame(&c->out, FRAME_SETTINGS, ACK, 0, NULL, 0);
@@ -283,12 +174,14 @@ static void on_goaway(struct connection *c, const struct frame *frame)
     uint32_t last = frame->size < 8 ? 0 : get32(frame->payload) & INT32_MAX;
     c->leaving = true;
     for (uint32_t i = 0; i < c->count; i++) {
-        if (c->streams[i] > last) {
+        if (c->streams[i] > last && ask.open_loop) {
             c->streams[i] = 0;
-            reader_failed(&readers[c->first + i], &result.closed_early);
+            readers[c->first + i].state = CONNECTING; /* nobody has seen its request */
+        } else if (c->streams[i] > last) {
+            stream_lost(c, i);
         }
     }
-    ask_all(c); /* who waits to ask, waits in vain */
+    ask_all(c); /* without arrivals who waits to ask waits in vain */
 }
 
 static void on_frame(struct connection *c, struct frame *frame, int64_t now)
@@ -308,10 +201,8 @@ static void on_frame(struct connection *c, struct frame *frame, int64_t now)
         on_headers(c, frame);
         break;
     case FRAME_RST_STREAM:
-        if ((i = place_of(c, frame->stream)) < c->count) {
-            c->streams[i] = 0;
-            reader_failed(&readers[c->first + i], &result.closed_early);
-        }
+        if ((i = place_of(c, frame->stream)) < c->count)
+            stream_lost(c, i);
         break;
     case FRAME_SETTINGS:
         on_settings(c, frame);
@@ -343,7 +234,7 @@ static void on_readable(struct connection *c)
         return;
     int64_t now = now_ns();
     size_t n = (size_t)got, used = 0;
-    while (used < n && c->fd >= 0) {
+    while (used < n && c->fd >= 0 && !c->connecting) { /* it may be opened anew meanwhile */
         struct frame frame;
         ssize_t taken = frame_take(&c->in, input + used, n - used, &frame);
         if (taken < 0) {
@@ -369,8 +260,13 @@ static void ready(uint32_t key, uint32_t events)
             connection_fail(c, &result.connect);
             return;
         }
-        c->connecting = false;
         watch(EPOLL_CTL_MOD, c->fd, EPOLLIN, key);
+        int done = tls_on ? tls_handshake(c->fd) : 1;
+        if (done < 0)
+            connection_fail(c, &result.connect);
+        if (done <= 0)
+            return;
+        c->connecting = false;
         ask_all(c);
     } else {
         if (c->blocked && events & EPOLLOUT) {
@@ -379,7 +275,10 @@ static void ready(uint32_t key, uint32_t events)
         }
         if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
             on_readable(c);
+        while (c->fd >= 0 && !c->connecting && tls_pending(c->fd))
+            on_readable(c);
     }
+    connection_retire(c);
     connection_flush(c);
 }
 
@@ -392,4 +291,4 @@ static uint64_t segments(void)
     return sum;
 }
 
-const struct client_protocol clients2 = {prepare, start, ready, segments};
+const struct client_protocol clients2 = {prepare, start, ready, segments, kept, leave, NULL, NULL};

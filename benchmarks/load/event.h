@@ -21,7 +21,7 @@ extern struct event {
     size_t chunk_size;
     char *text;  /* and within it the event alone */
     size_t size;
-} event;
+} event, event_last; /* the last: what a whole stream ends with, and its chunk with the end of the chunked coding */
 
 void event_prepare(size_t size);
 void event_mark(int64_t stamp, uint32_t number);

@@ -1,5 +1,4 @@
 #include "frames2.h"
-#include <sys/socket.h>
 
 uint32_t get32(const uint8_t *p)
 {
@@ -149,7 +148,7 @@ void put_goaway(struct outlet *out, uint32_t last_stream, enum error_code code)
 int outlet_send(struct outlet *out, int fd)
 {
     while (out->sent < out->used) {
-        ssize_t n = send(fd, out->bytes + out->sent, out->used - out->sent, MSG_NOSIGNAL);
+        ssize_t n = send_output(fd, out->bytes + out->sent, out->used - out->sent);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             return 0;
         if (n < 0)

@@ -33,7 +33,7 @@ ssize_t head_take(struct stash *stash, const char *p, size_t n, const char **hea
     return (ssize_t)(*size - before);
 }
 
-bool head_field(const char *head, size_t size, const char *name, char value[64])
+bool head_text(const char *head, size_t size, const char *name, char *value, size_t room)
 {
     size_t name_size = strlen(name);
     const char *end = head + size, *line = memchr(head, '\n', size);
@@ -43,15 +43,24 @@ bool head_field(const char *head, size_t size, const char *name, char value[64])
         if (length > name_size && line[name_size] == ':' && !strncasecmp(line, name, name_size)) {
             const char *from = line + name_size + 1;
             size_t used = 0;
-            for (; from < next && used < 63; from++)
+            for (; from < next && used < room - 1; from++)
                 if (*from != ' ' && *from != '\t' && *from != '\r')
-                    value[used++] = *from >= 'A' && *from <= 'Z' ? (char)(*from | 32) : *from;
+                    value[used++] = *from;
             value[used] = 0;
             return true;
         }
         line = next;
     }
     return false;
+}
+
+bool head_field(const char *head, size_t size, const char *name, char value[64])
+{
+    if (!head_text(head, size, name, value, 64))
+        return false;
+    for (char *p = value; *p; p++)
+        *p = *p >= 'A' && *p <= 'Z' ? (char)(*p | 32) : *p;
+    return true;
 }
 
 static int hex_digit(char byte)

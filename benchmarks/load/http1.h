@@ -17,7 +17,10 @@ void stash_free(struct stash *);
  * the head is incomplete; it points into p or into the stash, which the caller frees afterwards. */
 ssize_t head_take(struct stash *, const char *p, size_t n, const char **head, size_t *size);
 
-/* Copies the value of a field, lower-cased and cut at 63 bytes. False if the head does not have it. */
+/* Copies the value of a field, cut to what there is room for. False if the head does not have it. */
+bool head_text(const char *head, size_t size, const char *name, char *value, size_t room);
+
+/* The same, lower-cased. */
 bool head_field(const char *head, size_t size, const char *name, char value[64]);
 
 /* The chunked transfer coding, taken apart at any split. */

@@ -1,4 +1,5 @@
 #include "loop.h"
+#include "tls.h"
 #include <arpa/inet.h>
 #include <linux/tcp.h> /* for the whole struct tcp_info */
 #include <signal.h>
@@ -80,12 +81,29 @@ int wait_ready(struct epoll_event *ready, int64_t until)
     return count < 0 ? 0 : count;
 }
 
-ssize_t read_input(int fd)
+ssize_t read_some(int fd, size_t most)
 {
-    ssize_t got = recv(fd, input, sizeof input, 0);
+    ssize_t got = tls_on ? tls_read(fd, input, most) : recv(fd, input, most, 0);
     if (got < 0)
         return errno == EAGAIN || errno == EINTR ? -1 : 0;
     return got;
+}
+
+ssize_t read_input(int fd)
+{
+    return read_some(fd, sizeof input);
+}
+
+ssize_t send_output(int fd, const void *bytes, size_t size)
+{
+    return tls_on ? tls_write(fd, bytes, size) : send(fd, bytes, size, MSG_NOSIGNAL);
+}
+
+void close_socket(int fd)
+{
+    if (tls_on)
+        tls_end(fd);
+    close(fd);
 }
 
 static struct sockaddr_in loopback(int port)
@@ -107,17 +125,21 @@ int listen_on(int port)
     return fd;
 }
 
-int connect_to(int port)
+int connect_to(int port, int receive)
 {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
     struct sockaddr_in address = loopback(port);
     if (fd < 0)
         die("socket: %s", strerror(errno));
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (receive) /* before connecting, for the window's scale is settled then */
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receive, sizeof receive);
     if (connect(fd, (struct sockaddr *)&address, sizeof address) && errno != EINPROGRESS) {
         close(fd);
         return -1;
     }
+    if (tls_on)
+        tls_begin(fd);
     return fd;
 }
 

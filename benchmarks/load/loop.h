@@ -39,9 +39,13 @@ int wait_ready(struct epoll_event *ready, int64_t until);
 
 /* What a socket has to read, into `input`. 0: it is at its end or broken; -1: nothing yet. */
 ssize_t read_input(int fd);
+ssize_t read_some(int fd, size_t most);
+
+ssize_t send_output(int fd, const void *bytes, size_t size); /* as send() */
+void close_socket(int fd);
 
 int listen_on(int port);
-int connect_to(int port);             /* non-blocking; -1 if it failed at once */
-uint64_t segments_received(int fd);   /* TCP segments with data: at least one for each write of the peer */
+int connect_to(int port, int receive); /* non-blocking; -1 if it failed at once; receive: the buffer, 0: the usual */
+uint64_t segments_received(int fd);    /* TCP segments with data: at least one for each write of the peer */
 
 #endif

@@ -1,5 +1,5 @@
 #include "provider2.h"
-#include <unistd.h>
+#include "tls.h"
 
 enum { WRITE_MAX = 131072 }; /* a saturating stream's output leaves by then, also within a turn */
 
@@ -28,7 +28,7 @@ static void break_off(struct connection *c)
 
 static void connection_send(struct connection *c)
 {
-    if (c->blocked || c->broken || !c->out.used)
+    if (c->blocked || c->broken || !c->out.used || !tls_ready(c->fd))
         return;
     int done = outlet_send(&c->out, c->fd);
     provided.writes++;
@@ -72,18 +72,25 @@ static void give_window(struct connection *c, uint32_t id, uint32_t *used, uint3
     *used = 0;
 }
 
-static void on_data(struct connection *c, const struct frame *frame)
+static void on_data(struct connection *c, struct frame *frame)
 {
     struct stream *s = stream_find(c, frame->stream);
+    uint32_t whole = frame->size; /* windows count padding, too */
     if (!frame->stream || frame->stream > c->last || (s && s->answering)) {
         protocol_error(c);
         return;
     }
-    give_window(c, 0, &c->request, frame->size);
+    if (!frame_strip(frame)) {
+        protocol_error(c);
+        return;
+    }
+    give_window(c, 0, &c->request, whole);
+    if (s)
+        wish_take(&s->wish, (const char *)frame->payload, frame->size);
     if (s && frame->flags & END_STREAM)
-        stream_answer(s);
+        stream_answer(s, true);
     else if (s)
-        give_window(c, s->id, &s->request, frame->size);
+        give_window(c, s->id, &s->request, whole);
 }
 
 /* The end of a header block: of a request, or of trailers after its body. */
@@ -91,7 +98,7 @@ static void on_block(struct connection *c, uint32_t id, bool ends)
 {
     struct stream *s = stream_find(c, id);
     if (s && ends && !s->answering)
-        stream_answer(s);
+        stream_answer(s, c->trailers);
 }
 
 static void on_headers(struct connection *c, const struct frame *frame)
@@ -105,6 +112,7 @@ static void on_headers(struct connection *c, const struct frame *frame)
         return;
     } else if (id > c->last) {
         c->last = id;
+        c->trailers = false;
         if (c->open < answer.most_streams) {
             stream_open(c, id);
         } else {
@@ -112,6 +120,8 @@ static void on_headers(struct connection *c, const struct frame *frame)
             put_number(&c->out, FRAME_RST_STREAM, id, REFUSED_STREAM);
             mark(c);
         }
+    } else {
+        c->trailers = true;
     }
     c->continued = frame->flags & END_HEADERS ? 0 : id;
     c->continued_ends = ends;
@@ -162,7 +172,7 @@ static void on_window(struct connection *c, const struct frame *frame)
         streams_go_on(c);
 }
 
-static void on_frame(struct connection *c, const struct frame *frame)
+static void on_frame(struct connection *c, struct frame *frame)
 {
     bool continues = frame->type == FRAME_CONTINUATION;
     if (continues != (c->continued != 0) || (continues && frame->stream != c->continued)) {
@@ -232,6 +242,7 @@ static void connection_read(struct connection *c)
         break_off(c);
     if (got <= 0)
         return;
+    mark(c); /* with TLS the settings have waited for the handshake */
     size_t n = (size_t)got, used = 0;
     for (; used < n && c->preface < LENGTH(PREFACE); used++) {
         if (input[used] != PREFACE[c->preface++]) {
@@ -276,4 +287,4 @@ static void flush(void)
     }
 }
 
-const struct protocol provider2 = {prepare, accepted, ready, stream_fire, flush};
+const struct protocol provider2 = {prepare, accepted, ready, stream_fire, stream_fire_plain, flush};

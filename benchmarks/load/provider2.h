@@ -17,6 +17,9 @@ struct stream {
     struct connection *connection;
     uint32_t id; /* 0: not in use */
     bool answering, head_sent;
+    bool queued;      /* the time of its answer, which is no stream, has not come */
+    struct wish wish;
+    const struct document *document; /* the answer; NULL: a stream */
     bool waiting;     /* has something to send that the socket or a window does not take */
     bool stalled;     /* what it is about to send has been counted as kept up by a window */
     size_t offset;    /* bytes of the current piece that have been sent */
@@ -37,6 +40,7 @@ struct connection {
     uint32_t last, open;               /* the highest stream so far, and how many there are */
     uint32_t continued;                /* the stream whose header block is not at its end */
     bool continued_ends;
+    bool trailers; /* the last header block is behind a request's body */
     struct stream streams[];
 };
 
@@ -45,9 +49,10 @@ void frame_written(struct connection *);
 
 struct stream *stream_find(struct connection *, uint32_t id); /* NULL: it has ended, or never was */
 void stream_open(struct connection *, uint32_t id);           /* there is room for it */
-void stream_answer(struct stream *);
+void stream_answer(struct stream *, bool has_body); /* what has none is taken for a GET */
 void stream_leave(struct stream *);              /* its reader does not want it any more */
 void stream_fire(struct timed *, uint32_t most); /* see struct wheel */
+void stream_fire_plain(struct timed *);          /* see struct plain */
 void stream_go_on(struct stream *);              /* what it may have waited for is there */
 void streams_go_on(struct connection *);
 

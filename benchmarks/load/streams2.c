@@ -7,6 +7,9 @@
 /* :status 200, content-type: text/event-stream, cache-control: no-cache; by the static table, without indexing. */
 static const char answer_head[] = "\x88\x0f\x10\x11text/event-stream\x0f\x09\x08no-cache";
 
+/* The same with application/json. */
+static const char document_head[] = "\x88\x0f\x10\x10" "application/json";
+
 struct stream *stream_find(struct connection *c, uint32_t id)
 {
     struct stream *likely = &c->streams[(id >> 1) % answer.most_streams];
@@ -30,25 +33,29 @@ void stream_open(struct connection *c, uint32_t id)
 /* Saturating streams are linked only while something takes their bytes; timed ones as long as they answer. */
 static void stream_end(struct stream *s)
 {
+    if (s->queued)
+        plain_unlink(&s->timed);
     if (s->answering) {
         provided.streams--;
-        if (wheel.interval_ns || !s->waiting)
+        if (!s->document && (wheel.interval_ns || !s->waiting))
             wheel_unlink(&s->timed);
     }
     s->id = 0;
+    s->answering = s->queued = false;
     s->connection->open--;
 }
 
 void stream_leave(struct stream *s)
 {
-    provided.left_early += s->answering;
+    if (s->answering && s->document != &health)
+        provided_left(&s->wish);
     stream_end(s);
 }
 
 static void stream_wait(struct stream *s, bool for_window)
 {
     s->waiting = true;
-    if (!wheel.interval_ns)
+    if (!wheel.interval_ns && !s->document)
         wheel_unlink(&s->timed);
     if (for_window && !s->stalled) {
         provided.no_window++;
@@ -75,16 +82,41 @@ static bool send_part(struct stream *s, const char *piece, size_t size, bool is_
     return true;
 }
 
+static void send_head(struct stream *s, const char *head, size_t size)
+{
+    put_frame(&s->connection->out, FRAME_HEADERS, END_HEADERS, s->id, head, size);
+    s->head_sent = true;
+    frame_written(s->connection);
+}
+
+/* Sends what can be sent of an answer that is no stream. */
+static void send_document(struct stream *s)
+{
+    struct connection *c = s->connection;
+    if (!s->head_sent)
+        send_head(s, document_head, LENGTH(document_head));
+    while (!s->waiting && !c->broken) {
+        if (c->blocked) {
+            stream_wait(s, false);
+        } else if (!send_part(s, s->document->bytes, s->document->size, true)) {
+            stream_wait(s, true);
+        } else {
+            frame_written(c);
+            if (s->offset == s->document->size) {
+                stream_end(s);
+                return;
+            }
+        }
+    }
+}
+
 /* Sends what is due, at most `most` events. */
 void stream_fire(struct timed *timed, uint32_t most)
 {
     struct stream *s = (struct stream *)timed;
     struct connection *c = s->connection;
-    if (!s->head_sent) {
-        put_frame(&c->out, FRAME_HEADERS, END_HEADERS, s->id, answer_head, LENGTH(answer_head));
-        s->head_sent = true;
-        frame_written(c);
-    }
+    if (!s->head_sent)
+        send_head(s, answer_head, LENGTH(answer_head));
     while (!s->waiting && !c->broken) {
         bool is_event = timed->sent < timed->due;
         if (!is_event && (timed->sent < wheel.events || answer.hold))
@@ -98,8 +130,9 @@ void stream_fire(struct timed *timed, uint32_t most)
         if (!s->offset)
             timed->stamp = wheel_stamp(timed);
         event_mark(timed->stamp, timed->sent + 1);
-        size_t size = is_event ? event.size : LENGTH(DONE);
-        if (!send_part(s, is_event ? event.text : DONE, size, !is_event)) {
+        const struct event *piece = is_event ? &event : &event_last;
+        size_t size = piece->size;
+        if (!send_part(s, piece->text, size, !is_event)) {
             stream_wait(s, true);
             return;
         }
@@ -122,6 +155,10 @@ void stream_go_on(struct stream *s)
     if (!s->id || !s->waiting)
         return;
     s->waiting = false;
+    if (s->document) {
+        send_document(s);
+        return;
+    }
     if (!wheel.interval_ns)
         wheel_link(&s->timed);
     stream_fire(&s->timed, wheel.interval_ns ? UINT32_MAX : FAIR_TURN);
@@ -133,10 +170,30 @@ void streams_go_on(struct connection *c)
         stream_go_on(&c->streams[i]);
 }
 
-void stream_answer(struct stream *s)
+void stream_fire_plain(struct timed *timed)
 {
-    wheel_join(&s->timed, provided.requests);
-    provided_stream();
+    struct stream *s = (struct stream *)timed;
+    s->queued = false;
+    send_document(s);
+}
+
+void stream_answer(struct stream *s, bool has_body)
+{
     s->answering = true;
-    stream_fire(&s->timed, 1);
+    if (!has_body) {
+        provided.gets++;
+        provided.streams++; /* until its end, which is the same for all */
+        s->document = &health;
+        send_document(s);
+    } else if (s->wish.stream) {
+        wheel_join(&s->timed, provided.requests);
+        provided_stream();
+        stream_fire(&s->timed, 1);
+    } else {
+        provided_stream();
+        provided.plain++;
+        s->document = &completion;
+        s->queued = true;
+        plain_wait(&s->timed);
+    }
 }

@@ -1,0 +1,137 @@
+"""The harness checked against itself: what is put into a relay must be found, at its size, and nothing else.
+
+A relay, the same once more, one that spends 5 us of CPU more on each event and one whose events leave 2 ms later are
+measured beside each other like any others.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import terminal
+from benchmarks.plan import choose
+from benchmarks.processes import RunError
+from benchmarks.results import Results, Run
+from benchmarks.stage import Stage
+from benchmarks.subjects import Programs, Relay, Setting, Subject
+from benchmarks.verdicts import Spread, ratio, verdict
+
+TOP = Path(__file__).resolve().parent.parent
+SCENARIO = "100x20"  # small: the thread that delays events must not be what is measured
+COST_US, DELAY_MS = 5.0, 2.0
+TOLERANCE = 0.2  # of what was put in: a fifth of it is what a shared machine adds or hides
+
+
+class Twin(Relay):
+    """The same relay under another name."""
+
+    name = "twin"
+
+
+class Handicapped(Relay):
+    """A relay that is worse by a known amount."""
+
+    name = "handicapped"
+    handicap: ClassVar[tuple[str, ...]] = ()
+
+    def command(self, setting: Setting) -> list[str]:
+        _, *arguments = super().command(setting)
+        return [sys.executable, "-m", "benchmarks.handicap", *self.handicap, *arguments]
+
+    def environment(self, setting: Setting) -> dict[str, str] | None:
+        return {**(super().environment(setting) or {}), "PYTHONPATH": str(TOP)}
+
+
+class Costly(Handicapped):
+    name = "costly"
+    handicap = ("--cpu-us", f"{COST_US:g}")
+
+
+class Late(Handicapped):
+    name = "late"
+    handicap = ("--delay-ms", f"{DELAY_MS:g}")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was put in, and what was found of it."""
+
+    what: str
+    put_in: float
+    found: Spread
+    unit: str
+    right: bool
+
+
+def differences(results: Results, subject: str, figure: str) -> list[float]:
+    """From the relay itself, repeat by repeat."""
+    mine, base = results.values(SCENARIO, subject, figure), results.values(SCENARIO, "relay", figure)
+    return [mine[repeat] - base[repeat] for repeat in mine if repeat in base]
+
+
+def finding(results: Results, subject: str, figure: str, put_in: float, what: str, unit: str) -> Finding:
+    found = differences(results, subject, figure)
+    if len(found) < 3:
+        raise RunError(f"{subject} could not be measured often enough")
+    off = abs(statistics.median(found) - put_in)
+    spread = Spread.of(found)
+    assert spread is not None
+    return Finding(what, put_in, spread, unit, off <= TOLERANCE * put_in)
+
+
+def play(stage: Stage, subjects: Mapping[str, Subject], repeat: int) -> Results:
+    (scenario,) = choose([SCENARIO])
+    results = Results("", 0, "", {}, {}, {}, [scenario.describe()])
+    todo = [(number, subject) for number in range(1, repeat + 1) for subject in subjects.values()]
+    with terminal.progress(len(todo), len(todo) * scenario.estimate) as step:
+        for number, subject in todo:
+            step(f"{subject.name}, {number} of {repeat}", scenario.estimate)
+            run = Run(scenario.name, subject.name, number)
+            try:
+                scenario.play(stage, subject, run)
+            except RunError as error:
+                run.failure = str(error)
+            results.runs.append(run)
+    return results
+
+
+def check(programs: Programs, repeat: int, console: Console) -> int:
+    """Exit code: 0 if all was found at its size."""
+    kinds = (Relay, Twin, Costly, Late)
+    results = play(Stage(programs.directory), {kind.name: kind(programs.relay) for kind in kinds}, repeat)
+    for run in results.runs:
+        for said in (*([run.failure] if run.failure else []), *run.errors, *run.remarks):
+            console.print(f"{run.subject}, {run.repeat}: {said}", highlight=False)
+    findings = [
+        finding(results, "costly", "cpu_us", COST_US, "CPU put into each event", "us"),
+        finding(results, "late", "delay_p50_ms", DELAY_MS, "delay put into each event", "ms"),
+    ]
+    console.print(table(findings))
+    good = all(one.right for one in findings)
+    for figure in ("cpu_us", "delay_p50_ms", "delay_p99_ms", "gap_p99_ms", "rss_kib"):
+        compared = ratio(results, SCENARIO, "twin", "relay", figure)
+        if compared is None:
+            continue
+        judged = verdict(compared)
+        good = good and judged.outcome not in ("better", "worse")
+        console.print(f"the same relay twice, {figure}: {compared.text()}: {judged.words}", highlight=False)
+    console.print("all was found at its size, and nothing else" if good else "NOT what was put in")
+    return 0 if good else 1
+
+
+def table(findings: Sequence[Finding]) -> Table:
+    made = Table("", "put in", "found, in the median of pairs", "", title="What was put into a relay, and found")
+    for one in findings:
+        unit = one.unit
+        made.add_row(
+            one.what, f"{one.put_in:g} {unit}", f"{one.found.text(2)} {unit}", "found" if one.right else "NOT FOUND"
+        )
+    return made
