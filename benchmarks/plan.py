@@ -105,8 +105,8 @@ ALL: list[Scenario] = [
         rate=10, subjects=SLOW, repeat=ONCE,
     ),
     Arrivals(
-        "json", "200 JSON requests a second", "Answers that are no streams, over connections that are kept.",
-        rate=200, events=0, interval_ms=0, plain=True, subjects=("nginx", "relay"),
+        "json", "1,000 JSON requests a second", "Answers that are no streams, over connections that are kept.",
+        rate=1000, events=0, interval_ms=0, plain=True, subjects=("nginx", "relay"),
     ),
     Arrivals(
         "json few", "20 JSON requests a second", "The same, small enough for everybody.",

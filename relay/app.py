@@ -12,7 +12,6 @@ import datetime
 import gc
 import ipaddress
 import resource
-import secrets
 import signal
 import ssl
 import sys
@@ -28,6 +27,7 @@ from relay.control.exchange import Exchange
 from relay.control.generation import Generation
 from relay.control.office import Office, Retention, Timing
 from relay.control.router import Resumable, Route, Router, Upstream
+from relay.control.tokens import token
 from relay.core.follower import Flush
 from relay.core.hub import Hub
 from relay.errors import ConfigError, Drained, RelayError
@@ -259,7 +259,7 @@ class App:
 
     def _refuse(self, client: Client, error: RelayError) -> None:
         """A request that never became one: its answer and its line in the log."""
-        request_id = secrets.token_urlsafe(12)
+        request_id = token(12)
         self._access.write(
             {
                 "request_id": request_id,

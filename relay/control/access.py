@@ -21,6 +21,8 @@ from relay.wire.head import RequestHead
 
 # As much memory as a stuck log may cost: some 5 MB, at 1 KB for the longest line there is 10 MB.
 LINES_LIMIT = 10_000
+# So long (seconds) the first line waits for others.
+GATHER = 0.05
 _METHOD_LIMIT = 32
 _PATH_LIMIT = 256
 _ID_LIMIT = 128
@@ -195,6 +197,9 @@ class AccessLog:
 
     def _run(self) -> None:
         while (line := self._queue.get()) is not None:
+            # Others follow where there are many: a thread that is woken for each takes the loop's core from it.
+            if self._queue.empty():
+                time.sleep(GATHER)
             lines = [line]
             last = False
             while not self._queue.empty() and len(lines) < 1000:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import secrets
 
+from relay.control.tokens import token
 from relay.wire import headers
 from relay.wire.head import Headers, RequestHead
 
@@ -27,7 +27,7 @@ def request_id(request: RequestHead) -> str:
         text = given.decode()
         if all(char.isalnum() or char in _REQUEST_ID_MARKS for char in text):
             return text
-    return secrets.token_urlsafe(12)
+    return token(12)
 
 
 def owner(request: RequestHead) -> bytes:

@@ -13,7 +13,6 @@ cleanly.
 from __future__ import annotations
 
 import enum
-import secrets
 from collections.abc import Callable
 from functools import partial
 
@@ -26,6 +25,7 @@ from relay.control.router import Resumable, Route
 from relay.control.silence import Silence
 from relay.control.state import State
 from relay.control.streams import Join, Poll, Reply
+from relay.control.tokens import token
 from relay.core.follower import Follower
 from relay.core.reader import Reader
 from relay.core.request import RequestBody
@@ -94,7 +94,7 @@ class Exchange:
             request,
             caller.client_address(client.peer, request, office.trusted),
             caller.request_id(request),
-            secrets.token_urlsafe(16),
+            token(16),
             dialect.of(request.path).name,
         )
         self._wishes = wishes.NOTHING

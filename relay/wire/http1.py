@@ -1,8 +1,10 @@
 """HTTP/1.1 heads (RFC 9110, RFC 9112): parsed by h11, behind a check that refuses what h11 lets pass.
 
 Everything here is a function of bytes. A head is looked for in the connection's buffer (`find_head`), checked for what
-two parsers could read differently (bare LF, folded lines, control bytes, two framings, two lengths), and only then
-given to h11, whole, in an object that lives for this one call. Bodies are not h11's business: body.py, chunked.py.
+two parsers could read differently (bare LF, folded lines, control bytes, two framings, two lengths), cut into lines,
+and only then given to h11, whose events check each part of it. They are made without h11's connection: its second
+buffer and its states, which would last for one call, cost 9 us of a request's 34 and 15 of an answer's 30 (CPython
+3.11). Bodies are not h11's business: body.py, chunked.py.
 
 Refused although RFC 9112 would let a recipient repair it: obs-fold, bare LF, repeated Content-Length of equal value,
 Transfer-Encoding beside Content-Length, absolute-form targets. A relay that repairs a message sends on something that
@@ -41,9 +43,11 @@ RESPONSE_HEAD_LIMIT = 64 * 1024
 
 _AMBIGUOUS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n)|\n[ \t]")
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/(\d)\.(\d)\r\n")
-_STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-5]\d\d(?: |\r\n)")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: |\r\n)")
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 _LENGTH = re.compile(rb"\r\ncontent-length[ \t]*:([^\r]*)", re.IGNORECASE)
+
+_QUOTED = re.compile(r":| b['\"]")
 
 # One object each for all connections.
 _METHODS = {method: method for method in (b"GET", b"POST", b"DELETE", b"OPTIONS", b"HEAD", b"PUT", b"PATCH")}
@@ -86,16 +90,12 @@ def parse_request(head: bytes) -> RequestHead:
     if line[3] != b"1" or line[4] not in b"01":
         raise RemoteProtocolError("only HTTP/1.0 and HTTP/1.1 are spoken here", 505)
     _refuse_ambiguous(head)
-    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=REQUEST_HEAD_LIMIT)
-    parser.receive_data(head)
-    try:
-        event = parser.next_event()
-    except h11.RemoteProtocolError as error:
-        raise RemoteProtocolError(_plain(error), _status_hint(error)) from None
-    if not isinstance(event, h11.Request):
-        raise RemoteProtocolError("malformed request")
-    headers: Headers = list(event.headers)
     minor = int(line[4])
+    try:
+        event = h11.Request(method=line[1], target=line[2], headers=_fields(head), http_version=_VERSIONS[minor])
+    except h11.LocalProtocolError as error:
+        raise RemoteProtocolError(_plain(error), _status_hint(error)) from None
+    headers: Headers = list(event.headers)
     check_target(event.method, event.target)
     _check_host(headers, minor)
     expects = find(headers, b"expect")
@@ -117,25 +117,22 @@ def parse_response(head: bytes, method: bytes) -> ResponseHead:
 
     Raises RemoteProtocolError; its status means nothing here.
     """
-    if not _STATUS_LINE.match(head):
+    line = _STATUS_LINE.match(head)
+    if not line:
         raise RemoteProtocolError("malformed status line")
     _refuse_ambiguous(head)
-    parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=RESPONSE_HEAD_LIMIT)
-    # h11 wants to have asked before it listens; what it would have sent is sent by the connection itself.
-    parser.send(h11.Request(method=method, target=b"/", headers=[(b"host", b"-")]))
-    parser.receive_data(head)
+    minor, status = int(line[1]), int(line[2])
+    kind = h11.InformationalResponse if status < 200 else h11.Response
     try:
-        event = parser.next_event()
-    except h11.RemoteProtocolError as error:
+        event = kind(status_code=status, headers=_fields(head), http_version=_VERSIONS[minor])
+    except h11.LocalProtocolError as error:
         raise RemoteProtocolError(_plain(error)) from None
-    if not isinstance(event, (h11.Response, h11.InformationalResponse)):
-        raise RemoteProtocolError("malformed response")
     headers: Headers = list(event.headers)
     return ResponseHead(
-        status=event.status_code,
+        status=status,
         headers=headers,
-        framing=_response_framing(headers, event.status_code, method, event.http_version),
-        keep_alive=event.http_version == b"1.1" and b"close" not in connection_options(headers),
+        framing=_response_framing(headers, status, method, minor),
+        keep_alive=minor == 1 and b"close" not in connection_options(headers),
     )
 
 
@@ -162,6 +159,17 @@ def _refuse_ambiguous(head: bytes) -> None:
         raise RemoteProtocolError("more than one Content-Length")
 
 
+def _fields(head: bytes) -> Headers:
+    """The field lines behind the first line, as they stand: h11 judges names and values (RFC 9112, section 5)."""
+    fields = []
+    for line in head[:-4].split(b"\r\n")[1:]:
+        name, colon, value = line.partition(b":")
+        if not colon:
+            raise RemoteProtocolError("a header line without a colon")
+        fields.append((name, value.strip(b" \t")))
+    return fields
+
+
 def _check_host(headers: Headers, minor: int) -> None:
     hosts = [value for name, value in headers if name == b"host"]
     if len(hosts) != 1 and (minor == 1 or hosts):
@@ -170,9 +178,9 @@ def _check_host(headers: Headers, minor: int) -> None:
         raise RemoteProtocolError("malformed Host")
 
 
-def _response_framing(headers: Headers, status: int, method: bytes, version: bytes) -> Framing:
+def _response_framing(headers: Headers, status: int, method: bytes, minor: int) -> Framing:
     # RFC 9112, section 6.3, in its order.
-    coding = _framing_fields(headers, 0 if version == b"1.0" else 1)
+    coding = _framing_fields(headers, minor)
     if method == b"HEAD" or status < 200 or status in (204, 304):
         return EMPTY
     return UNTIL_CLOSE if coding is None else coding
@@ -194,10 +202,10 @@ def _framing_fields(headers: Headers, minor: int) -> Framing | None:
     return None if length is None else Framing(length=length)
 
 
-def _status_hint(error: h11.RemoteProtocolError) -> int:
+def _status_hint(error: h11.ProtocolError) -> int:
     return error.error_status_hint or 400
 
 
-def _plain(error: h11.RemoteProtocolError) -> str:
+def _plain(error: h11.ProtocolError) -> str:
     """h11's own words, less what it quotes of the peer's bytes: those may hold a key."""
-    return str(error).partition(":")[0].partition(" b'")[0] or "malformed message"
+    return _QUOTED.split(str(error), maxsplit=1)[0] or "malformed message"

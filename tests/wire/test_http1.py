@@ -266,3 +266,39 @@ def test_h11_reads_the_answers_written_here(status: int, fields: list[tuple[byte
     assert isinstance(event, h11.Response)
     assert (event.status_code, list(event.headers)) == (status, fields)
     assert http1.parse_response(http1.response_head(status, fields), b"GET").headers == fields
+
+
+_LINE = st.one_of(
+    st.binary(max_size=20),
+    st.builds(
+        lambda name, gap, value, end: name + gap + value + end,
+        st.sampled_from([b"a", b"Host", b"X-Y", b"Accept", b"", b"b\x80", b"c d", b"e "]),
+        st.sampled_from([b":", b": ", b":\t", b" :", b""]),
+        st.binary(max_size=8),
+        st.sampled_from([b"", b" ", b"\t "]),
+    ),
+)
+
+
+@given(st.lists(_LINE, max_size=5), st.sampled_from([b"1.1", b"1.0"]))
+def test_what_is_taken_is_what_h11s_connection_takes(lines: list[bytes], version: bytes) -> None:
+    """Its events are made here without its connection: that lets nothing more in, and reads nothing differently."""
+    head = b"\r\n".join([b"GET / HTTP/" + version, b"Host: h", *lines, b"", b""])
+    if head.count(b"\r\n\r\n") != 1:
+        return
+    try:
+        ours = http1.parse_request(head)
+    except RemoteProtocolError:
+        return
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(head)
+    theirs = connection.next_event()
+    assert isinstance(theirs, h11.Request)
+    assert ours.headers == list(theirs.headers)
+    answer = head.replace(b"GET / HTTP/" + version, b"HTTP/" + version + b" 200 OK", 1)
+    client = h11.Connection(h11.CLIENT)
+    client.send(h11.Request(method="GET", target="/", headers=[("host", "h")]))
+    client.receive_data(answer)
+    theirs_too = client.next_event()
+    assert isinstance(theirs_too, h11.Response)
+    assert http1.parse_response(answer, b"GET").headers == list(theirs_too.headers)
