@@ -30,6 +30,7 @@ socket, no clock and no logging: those floors are functions of the bytes and the
         health       the requests that the relay answers itself
         office       what all exchanges share
         caller       who is calling, by whose word
+        tokens       names that nobody guesses
         access       the record of an exchange, and the access log
     net/             the only floor with transports
         server       listen, bound the connections, drain

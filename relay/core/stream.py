@@ -152,10 +152,8 @@ class Stream(Transfer):
             if events or sse.has_data(whole):
                 self.last = whole
             return
-        for block in reversed(sse.split(whole)):
-            if sse.has_data(block):
-                self.last = sse.head(block, HEAD)
-                return
+        if block := sse.last(whole):
+            self.last = sse.head(block, HEAD)
 
     def _note_first(self, whole: bytes) -> None:
         """The stream begins with its first event; comments that stand before it are no token."""

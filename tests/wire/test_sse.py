@@ -150,6 +150,26 @@ def test_count_is_what_a_reader_would_be_given(stream: bytes) -> None:
     assert sse.count(whole) == sum(block.dispatched for block in blocks)
 
 
+# Events as a fast provider sends them, with what may stand between.
+MANY = st.lists(
+    st.sampled_from(
+        [b"data: a\n\n", b"data: a\ndata: b\n\n", b": c\n\n", b"event: e\ndata: d\n\n", b"event: e\n\n", b"\n"]
+    )
+).map(b"".join)
+
+
+@given(MANY | ANY | ONE_KIND)
+@example(b"data: a\n\n\ndata: b\n\n")
+@example(b"data: a\n\n\n\ndata: b\n\n")
+def test_last_is_the_last_that_a_reader_would_be_given(stream: bytes) -> None:
+    blocks = reference(stream)
+    whole = stream[: blocks[-1].end] if blocks else b""
+    given_out = [block for block in blocks if block.dispatched]
+    assert sse.count(whole) == len(given_out)
+    found = reference(sse.last(whole))
+    assert [block.data for block in found if block.dispatched] == [block.data for block in given_out[-1:]]
+
+
 @given(ANY | ONE_KIND)
 def test_split_cuts_at_borders_and_fields_are_those_of_the_reference(stream: bytes) -> None:
     pieces = sse.split(stream)
