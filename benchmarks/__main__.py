@@ -61,7 +61,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     two.add_argument("after", type=Path, metavar="B.json")
     two.add_argument("--all", action="store_true", help="what is the same, too")
     itself = commands.add_parser("check", help="find an artificial delay and cost at their size", allow_abbrev=False)
-    itself.add_argument("--repeat", type=int, default=5, metavar="N", help="runs of each (5)")
+    itself.add_argument("--repeat", type=int, default=8, metavar="N", help="runs of each (8)")
     for_relays(itself)
     return parser.parse_args(arguments)
 

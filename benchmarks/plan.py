@@ -156,6 +156,11 @@ def quick(scenario: Scenario) -> Scenario:
     return replace(scenario, **changed)
 
 
+def choose_steady(names: Sequence[str]) -> list[Steady]:
+    """Steady scenarios by STREAMSxRATE."""
+    return [scenario for scenario in choose(names) if isinstance(scenario, Steady)]
+
+
 def choose(names: Sequence[str]) -> list[Scenario]:
     """Scenarios by their names, or by STREAMSxRATE for any steady one."""
     known = {scenario.name: scenario for scenario in ALL}
@@ -215,10 +220,15 @@ def reason(scenario: Scenario, subject: Subject, files: int) -> str:
     return ""
 
 
+def in_turn(subjects: Sequence[Subject], repeat: int) -> Sequence[Subject]:
+    """Forth and back, so that nobody always has the same one before him."""
+    return subjects if repeat % 2 else subjects[::-1]
+
+
 def order(made: Sequence[Part], repeat: int) -> Iterator[tuple[int, Scenario, Subject]]:
     """Interleaved: one of everything, then the next of everything."""
     for number in range(1, repeat + 1):
         for part in made:
             if number <= (part.scenario.repeat or repeat):
-                for subject in part.subjects:
+                for subject in in_turn(part.subjects, number):
                     yield number, part.scenario, subject
