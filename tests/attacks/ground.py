@@ -78,6 +78,7 @@ class Ground:
         """
         relay, provider = self.relay, self.provider
         self._heard(2)
+        self._everything_logged()  # of what was before
         provider.reset()
         descriptors = self._descriptors()
         memory, output, began, cpu = relay.resident(), len(relay.output), time.monotonic(), _cpu(relay)
