@@ -188,7 +188,7 @@ def main(arguments: Sequence[str]) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except BenchError as error:
+    except (BenchError, RunError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from benchmarks.notes import counted, note_cost, note_load, note_memory, note_times, quantile_ms
+from benchmarks.notes import counted, events_of, note_cost, note_load, note_memory, note_times, quantile_ms
 from benchmarks.processes import RunError
 from benchmarks.results import Run
-from benchmarks.scenarios import COSTS, ENDLESS, EVENT_BYTES, STREAMS_PER_SECOND, Scenario
+from benchmarks.scenarios import COSTS, EVENT_BYTES, STREAMS_PER_SECOND, Scenario, open_streams
 from benchmarks.stage import Act, Stage
 from benchmarks.subjects import Subject
 
@@ -33,17 +33,14 @@ class FanOut(Scenario):
         return self.readers / STREAMS_PER_SECOND + self.seconds + 2.5
 
     def play(self, stage: Stage, subject: Subject, run: Run) -> None:
-        act = Act(
-            streams=self.readers,
-            seconds=self.seconds,
-            ramp=self.readers / STREAMS_PER_SECOND,
-            provider={"interval_ms": 1000 / self.rate, "size": EVENT_BYTES, "events": ENDLESS},
+        act = open_streams(
+            self.readers,
+            self.rate,
+            self.seconds,
             switches=["fan-out" if subject.name != "fan" else "fan-out-plain"],
         )
         seen = stage.play(subject, act)
-        events = seen.client["delay_us"]["count"]
-        if not events:
-            raise RunError("no event arrived")
+        events = events_of(seen)
         note_load(run, seen)
         note_cost(run, seen, events)
         note_memory(run, seen, self.readers)
@@ -71,11 +68,11 @@ class Stuck(Scenario):
         return self.seconds + 4
 
     def play(self, stage: Stage, subject: Subject, run: Run) -> None:
-        act = Act(
-            streams=self.streams,
-            seconds=self.seconds,
-            ramp=self.streams / STREAMS_PER_SECOND,
-            provider={"interval_ms": 1000 / self.rate, "size": self.size, "events": ENDLESS},
+        act = open_streams(
+            self.streams,
+            self.rate,
+            self.seconds,
+            size=self.size,
             client={"stuck": self.stuck},
             switches=["fan-out"] if self.shared else [],
         )
@@ -115,11 +112,10 @@ class Storm(Scenario):
 
     def play(self, stage: Stage, subject: Subject, run: Run) -> None:
         resumes = "resume" in subject.abilities
-        act = Act(
-            streams=self.count,
-            seconds=self.seconds,
-            ramp=self.count / STREAMS_PER_SECOND,
-            provider={"interval_ms": 1000 / self.rate, "size": EVENT_BYTES, "events": ENDLESS},
+        act = open_streams(
+            self.count,
+            self.rate,
+            self.seconds,
             client={"break-at": self.seconds / 3, "away-ms": self.away_ms},
             switches=["resumable"] if resumes else [],
         )
@@ -154,11 +150,10 @@ class Cancel(Scenario):
         return self.count / STREAMS_PER_SECOND + 5
 
     def play(self, stage: Stage, subject: Subject, run: Run) -> None:
-        act = Act(
-            streams=self.count,
-            seconds=1,
-            ramp=self.count / STREAMS_PER_SECOND,
-            provider={"interval_ms": 1000 / self.rate, "size": EVENT_BYTES, "events": ENDLESS},
+        act = open_streams(
+            self.count,
+            self.rate,
+            1,
             switches=["leave-at-end"],
             client_http=self.client_http,
             provider_http=self.provider_http,
@@ -188,7 +183,7 @@ class Cancel(Scenario):
 class Stop(Scenario):
     """Readers who have seen enough after a part of their answer."""
 
-    figures = ("spared", "whole", "cpu_ms")
+    figures = ("spared", "cpu_ms")
     rate: float = 50
     events: int = 100
     interval_ms: float = 20

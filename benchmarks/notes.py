@@ -13,6 +13,13 @@ BUSY_LOAD = 0.5  # of its core: above it, delays are also the load's own
 LATE_MS = 10  # a provider further behind was kept off its core by somebody else
 
 
+def events_of(seen: Seen) -> int:
+    """How many arrived in the window. Raises RunError if there was none."""
+    if not (events := int(seen.client["delay_us"]["count"])):
+        raise RunError("no event arrived")
+    return events
+
+
 def note_load(run: Run, seen: Seen) -> None:
     """What makes a run's figures doubtful, and what makes them void."""
     busiest = max(seen.client_core, seen.provider_core)

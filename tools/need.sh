@@ -1,6 +1,7 @@
 #!/bin/sh
 # need.sh PROGRAM=PACKAGE...: sees to it that Debian programs are there; installs the packages of those that are not.
-# `venv=PACKAGE` asks for Python's venv module instead of a program, a name that ends in .h for a header of C. Where it may not install, it says what is missing.
+# `venv=PACKAGE` asks for Python's venv module instead of a program, a name that ends in .h for a header of C. Where it
+# may not install, it says what is missing.
 set -eu
 PATH="$PATH:/usr/sbin:/sbin"
 missing=""

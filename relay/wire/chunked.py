@@ -94,6 +94,7 @@ class ChunkedBody(Body):
                     if not self._left:
                         self._state = _DATA_END
                 elif self._state == _SIZE and not self._line and (end := _whole_chunks(data, at, pieces)) > at:
+                    self._overhead = max(self._overhead - (end - at), 0)
                     at = end
                 else:
                     at = self._walk_line(data, at)

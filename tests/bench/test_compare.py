@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def one(seed: int = 1, **others: object) -> Results:
 
 
 def said(before: Results, after: Results, everything: bool = False) -> str:
-    console = Console(width=100, force_terminal=False, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=100, force_terminal=False, record=True, quiet=False, file=io.StringIO())
     print_comparison(compare(before, after), console, everything)
     return console.export_text()
 
