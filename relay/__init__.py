@@ -45,6 +45,7 @@ socket, no clock and no logging: those floors are functions of the bytes and the
         connection2  what the two share: one write a turn, whose turn it is
         stream2      one stream: DATA out by hand, windows, the rest that waits
         connection   a socket's own pace, for all of them: blocked, stalled, ended
+        quiet        when a provider is told that its bytes have come
         pool         a sync function decides, async code performs
         dial         opening one connection: addresses, TLS, which HTTP it speaks
         timers       one coarse wheel for all timeouts
@@ -69,6 +70,7 @@ socket, no clock and no logging: those floors are functions of the bytes and the
         sse          Framer: where events begin and end
         chunked      the chunked transfer coding, both ways
         body         the other ways to end a body
+        input        where sockets are read into
         head         the head of a message, whatever version brought it
         http1        HTTP/1.1 heads by h11, behind a check for what h11 lets pass
         http2        one HTTP/2 connection: a frame walker in front of h2, DATA by hand
@@ -86,14 +88,14 @@ socket, no clock and no logging: those floors are functions of the bytes and the
 
 One token's trip
 ----------------
-    provider socket -> ChunkedBody.receive(bytes)    strip the transfer coding
+    provider socket -> ChunkedBody.take(count)       strip the transfer coding
                     -> Stream.feed(payload)          whole events, counted; the last one remembered
-                    -> Connection1._send_chunk       re-frame, one transport.write
+                    -> Connection1.send              re-frame, one transport.write
                     -> client socket
 
     provider socket -> Engine.receive(bytes)         over HTTP/2: walk the frames, join a stream's DATA
                     -> Stream.feed(payload)
-                    -> Stream2._send                 a DATA frame; all streams of this turn leave in one write
+                    -> Stream2.send                  a DATA frame; all streams of this turn leave in one write
                     -> client socket
 
 Any of the two above with any of the two below: three Python frames (and a fourth for the first event of a turn to an
@@ -107,7 +109,7 @@ A stream that can be resumed takes the same three:
 
     provider socket -> ... -> LoggedStream.feed      the same, and: may an id stand behind it? Its number, its place in
                                                      the log; for each reader:
-                    -> Connection1._send_chunk, or Stream2._send
+                    -> Connection1.send, or Stream2.send
 
 The id is put behind an event once, whoever reads. A reader whose sink blocks is left out: he costs his place in the
 log, and finds what he has missed there, merged if he wants it so, when his socket takes bytes again. Who joins late, or

@@ -1,7 +1,7 @@
 """One generation's events, to all who read them: numbered, kept, and handed to each reader at his own pace.
 
-        LoggedStream -> Fanout -> log, and for each reader: sink.send              he has everything so far
-                                                                reader._hold      he lags; the log has it
+        LoggedStream -> Fanout -> log, and for each reader, his `out`:   the sink       he has everything so far
+                                                                         the reader     he lags; the log has it
 
 It stands behind a Stream in the place of its one reader. The id of an event is its stream's and its number, and stands
 in its last line: @microsoft/fetch-event-source takes an id for had when it has read the line, and cut between an id and
@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from relay.core.log import EventLog
+from relay.core.reader import Out
 from relay.core.transfer import Clock
 from relay.flow.gate import Gate
 from relay.wire import delta, sse
@@ -43,7 +44,9 @@ class Pulse(Protocol):
 class Member(Protocol):
     """A reader of the log (relay.core.follower)."""
 
-    send: Callable[[bytes], None]
+    @property
+    def out(self) -> Out:
+        """What takes its pieces."""
 
     @property
     def place(self) -> int:
@@ -102,6 +105,10 @@ class Fanout:
     # From the stream
 
     @property
+    def out(self) -> Out:
+        return self
+
+    @property
     def before(self) -> int:
         """For a reader to whom something is being sent: the last event that he may have had before."""
         return self.log.tail - (len(self._group) or 1)
@@ -135,7 +142,7 @@ class Fanout:
         self._group = events
         framed = self.framed(events, self.before)
         for reader in self.readers:
-            reader.send(framed)
+            reader.out.send(framed)
         self._group = ()
 
     def after(self) -> None:

@@ -1,9 +1,10 @@
 """One reader of a generation's log: live while the socket takes everything, at a place in the log when not.
 
-        Fanout.send -> reader.send  ==  sink.send          he has everything so far
-                                    ==  reader._hold       the sink is blocked; what he lacks is in the log
-                                    ==  reader._gather     he asked for fewer, larger writes
-                                    ==  reader._spread     he asked for even ones
+        Fanout -> reader.out.send,  out  is  the sink       he has everything so far
+                                         is  the reader     `_way` says which:
+                                                            _hold       the sink is blocked; what he lacks is in the log
+                                                            _gather     he asked for fewer, larger writes
+                                                            _spread     he asked for even ones
 
 A reader who lags costs his place in the log, a number. Who comes late begins at such a place; the way from there to
 the present is the same, so that no event is lost or repeated between replay and live.
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from relay.core.fanout import WRITE_BYTES, Fanout
-from relay.core.reader import Reader
+from relay.core.reader import NOBODY, Reader
 from relay.errors import ClientBehind, RelayError
 from relay.flow.overflow import ANSWER, MOST_EVENTS_HELD, Lag, Mode, Verdict
 from relay.flow.smooth import Smoother
@@ -80,6 +81,7 @@ class Follower(Reader):
         "_stopped",
         "_turn_due",
         "_warm",
+        "_way",
         "dropped",
         "merged",
     )
@@ -109,6 +111,7 @@ class Follower(Reader):
         self._held_since = 0.0
         self._last = b""
         self._stopped = True
+        self._way: Callable[[bytes], None] = self._hold
         self._late = self._warm = self._armed = self._turn_due = False
         self.merged = 0
         self.dropped = 0
@@ -158,7 +161,7 @@ class Follower(Reader):
     def block(self) -> None:
         self._stopped = self._late = True
         if not self.gone:
-            self.send = self._hold
+            self._take_way(self._hold)
 
     def unblock(self) -> None:
         self._stopped = False
@@ -170,10 +173,18 @@ class Follower(Reader):
         self._marks.clear()
         self._failed = None
         self._let_go()
+        self._way = NOBODY.send  # a method of its own would keep it, and its log, until the collector comes
         super().detach()
         self._fanout.leave(self)
 
-    # The producer's side. `send` is one of these, or the sink's.
+    # The producer's side, where it is not the sink's
+
+    def send(self, piece: bytes) -> None:
+        self._way(piece)
+
+    def _take_way(self, way: Callable[[bytes], None]) -> None:
+        self._way = way
+        self.out = self
 
     def _hold(self, piece: bytes) -> None:
         """It cannot have the latest yet."""
@@ -189,7 +200,7 @@ class Follower(Reader):
         assert self._sink is not None
         if self._fanout.has_content(self._fanout.latest):
             self._warm = True
-            self.send = self._paced
+            self._way = self._paced
         self._sink.send(piece)
 
     def _gather(self, piece: bytes) -> None:
@@ -410,9 +421,9 @@ class Follower(Reader):
         if self._smoother is not None:
             self._smoother.clear()
         if self._flush.at_once:
-            self.send = self._sink.send
+            self.out = self._sink
         else:
-            self.send = self._paced if self._warm else self._open
+            self._take_way(self._paced if self._warm else self._open)
         if self._closing is not None:
             closing, self._closing = self._closing, None
             closing()

@@ -1,6 +1,6 @@
 """A generation's event stream whose events are numbered and kept: a Stream in front of a Fanout.
 
-        provider socket -> ChunkedBody.receive -> LoggedStream.feed -> sink.send -> client socket
+        provider socket -> ChunkedBody.take -> LoggedStream.feed -> sink.send -> client socket
 
 The usual case, one event as it came, is told from all others here, once, and is numbered, kept and sent on in the same
 frame; else the Stream would look at it, and the Fanout again.
@@ -59,7 +59,7 @@ class LoggedStream(Stream):
         framed = b"%b%b%d\n\n" % (payload[:-1], self._tag, seq) if self._tag else payload
         fanout = self._fanout
         for reader in fanout.readers:
-            reader.send(framed)
+            reader.out.send(framed)
         if not seq % SEGMENT or size >= LARGE:
             # Behind the readers: this may forget what they look at.
             log = fanout.log

@@ -1,10 +1,13 @@
 """One reader's place behind a producer: straight to its socket while that takes everything, through a ring when not.
 
-        producer -> reader.send  ==  sink.send          the socket takes everything; the ring does not exist
-                                 ==  reader._hold       the sink said `block`; pieces wait in the ring
+        producer -> reader.out.send,  out  is  the sink       the socket takes everything; the ring does not exist
+                                           is  the reader     the sink said `block`; pieces wait in the ring
+                                           is  NOBODY         the sink has gone
 
-`send` is an attribute that holds one or the other, so that the usual way costs no test and no call of its own. The
-sink says `block` when its socket is full and `unblock` when it has taken all it was given.
+`out` is one of these, so that the usual way costs no test and no call of its own. (An object whose method is called,
+not a bound method: that would be one object more to be fetched for every event, and whatever belongs to one stream
+alone has left the processor's caches by the time of its next event.) The sink says `block` when its socket is full and
+`unblock` when it has taken all it was given.
 """
 
 from __future__ import annotations
@@ -18,12 +21,16 @@ from relay.flow.overflow import DRAIN_BYTES, Overflow
 from relay.flow.ring import RingBuffer
 
 
-class Sink(Protocol):
-    """Where a reader's pieces go: one message on a connection. `net` implements it."""
+class Out(Protocol):
+    """What takes pieces."""
 
-    @property
-    def send(self) -> Callable[[bytes], None]:
-        """Frame and write one piece at once. After it the sink may have said `block`."""
+    def send(self, piece: bytes, /) -> None:
+        """Take one; never empty."""
+
+
+class Sink(Out, Protocol):
+    """Where a reader's pieces go: one message on a connection. `net` implements it. What it is sent it frames and
+    writes at once; after that it may have said `block`."""
 
     def finish(self) -> None:
         """Everything was sent: end the message cleanly."""
@@ -36,7 +43,7 @@ class Reader:
     """`gate` is the producer's. Until a sink is attached, pieces wait in the ring. `stall`: for how many seconds its
     socket may take nothing, if its connection allows no less."""
 
-    __slots__ = ("_closing", "_gate", "_holding", "_overflow", "_ring", "_sink", "send", "stall")
+    __slots__ = ("_closing", "_gate", "_holding", "_overflow", "_ring", "_sink", "out", "stall")
 
     def __init__(self, overflow: Overflow, gate: Gate) -> None:
         self._overflow = overflow
@@ -45,7 +52,7 @@ class Reader:
         self._ring: RingBuffer | None = None
         self._holding = False
         self._closing: Callable[[], None] | None = None
-        self.send: Callable[[bytes], None] = self._hold
+        self.out: Out = self
         self.stall = math.inf
 
     @property
@@ -56,11 +63,11 @@ class Reader:
     @property
     def gone(self) -> bool:
         """Whether pieces are dropped, because nobody takes them any more."""
-        return self.send is drop
+        return self.out is NOBODY
 
     @property
     def blocked(self) -> bool:
-        return self.send == self._hold
+        return self.out is self
 
     def attach(self, sink: Sink, *, blocked: bool) -> None:
         """The sink is there at last: give it what has waited, unless it must first get rid of something else."""
@@ -69,15 +76,15 @@ class Reader:
             self.unblock()
 
     def block(self) -> None:
-        if self.send is not drop:
-            self.send = self._hold
+        if not self.gone:
+            self.out = self
 
     def unblock(self) -> None:
         """The sink takes bytes again. What waits goes first, in few large writes, until the sink blocks again."""
         sink = self._sink
         if sink is None:
             return
-        self.send = sink.send
+        self.out = sink
         ring = self._ring
         if ring is not None:
             while ring and not self.blocked:
@@ -87,7 +94,7 @@ class Reader:
             self._consult()
             if ring:
                 # Later pieces must not overtake those that still wait.
-                self.send = self._hold
+                self.out = self
                 return
             self._ring = None
         if self._closing is not None and not self.blocked:
@@ -101,7 +108,7 @@ class Reader:
     def abort(self, last: bytes = b"") -> None:
         """As `finish`, but the end is an abort, behind a last piece that says why."""
         if last:
-            self.send(last)
+            self.out.send(last)
         self._close(self._abort)
 
     def detach(self) -> None:
@@ -109,7 +116,7 @@ class Reader:
         self._sink = None
         self._ring = None
         self._closing = None
-        self.send = drop
+        self.out = NOBODY
         if self._holding:
             self._holding = False
             self._gate.release()
@@ -128,7 +135,8 @@ class Reader:
         if self._sink is not None:
             self._sink.abort()
 
-    def _hold(self, piece: bytes) -> None:
+    def send(self, piece: bytes) -> None:
+        """Keep a piece until the sink takes it; to be called on `out`, whatever it is."""
         if self._ring is None:
             self._ring = RingBuffer()
         self._ring.push(piece)
@@ -145,5 +153,12 @@ class Reader:
             self._gate.release()
 
 
-def drop(piece: bytes) -> None:
-    """Where pieces go whose reader has left."""
+class _Nobody:
+    __slots__ = ()
+
+    def send(self, piece: bytes) -> None:
+        """Drop it."""
+
+
+# Where pieces go whose reader has left.
+NOBODY: Out = _Nobody()

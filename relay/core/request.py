@@ -60,7 +60,7 @@ class RequestBody:
                 self._kept = None
             else:
                 self._kept += payload
-        self.reader.send(payload)
+        self.reader.out.send(payload)
 
     def end(self) -> None:
         """The body is whole."""
@@ -106,7 +106,7 @@ class RequestBody:
         self.reader.detach()
         self.reader = Reader(REQUEST, self._gate)
         if self._kept:
-            self.reader.send(bytes(self._kept))
+            self.reader.out.send(bytes(self._kept))
         if self.ended:
             self.reader.finish()
 

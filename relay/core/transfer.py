@@ -6,9 +6,9 @@ an event is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
+from relay.core.reader import Out
 from relay.errors import RelayError
 
 
@@ -45,8 +45,8 @@ class Target(Protocol):
     """Where pieces go on to: a Reader, or what has many."""
 
     @property
-    def send(self) -> Callable[[bytes], None]:
-        """Take a piece."""
+    def out(self) -> Out:
+        """What takes them at the moment."""
 
     @property
     def gone(self) -> bool:
@@ -72,7 +72,7 @@ class Transfer:
             self._begin()
         self.bytes += len(payload)
         self.active = self._clock.now
-        self.reader.send(payload)
+        self.reader.out.send(payload)
 
     def end(self) -> None:
         """The producer's body ended as its framing says."""

@@ -12,7 +12,6 @@ import socket
 import struct
 import sys
 import termios
-from collections.abc import Callable
 from typing import cast
 
 from relay.net.timers import Alarm, Wheel
@@ -27,7 +26,7 @@ LINGER_TIME = 2.0
 LINGER_BYTES = 1024 * 1024
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BaseProtocol):
     """A protocol of uvloop's or asyncio's. Subclasses read and write; this knows how the socket takes it. `peer` is the
     other side's address, `secure` whether TLS is spoken."""
 
@@ -39,7 +38,6 @@ class Connection(asyncio.Protocol):
         "_stall_mark",
         "_transport",
         "_wheel",
-        "_write",
         "closed",
         "peer",
         "secure",
@@ -54,7 +52,6 @@ class Connection(asyncio.Protocol):
         self._wheel = wheel
         self._stall = stall
         self._transport = cast(asyncio.Transport, None)
-        self._write: Callable[[bytes], None] = nowhere
         self._blocked_at = 0.0
         self._closing = False
         self._stall_mark = (0, 0, 0)
@@ -62,8 +59,8 @@ class Connection(asyncio.Protocol):
 
     # Reading
 
-    def _receive(self, state: Callable[[bytes], None]) -> None:
-        """From now on the connection's bytes go to `state`."""
+    def _ignore(self) -> None:
+        """From now on, what comes is dropped."""
         raise NotImplementedError
 
     def pause_reading(self) -> None:
@@ -83,7 +80,10 @@ class Connection(asyncio.Protocol):
         self.secure = transport.get_extra_info("ssl_object") is not None
         # Over TLS uvloop does not resume at a limit of 0, because its buffer never shows as empty.
         self._transport.set_write_buffer_limits(high=_TLS_HIGH_WATER if self.secure else 0)
-        self._write = self._transport.write
+
+    def _write(self, data: bytes) -> None:
+        if not self.closed:
+            self._transport.write(data)
 
     def pause_writing(self) -> None:
         """The socket took less than it was given."""
@@ -132,10 +132,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True
-        self._write = nowhere
         self._blocked_at = 0.0
         self._wheel.forget(self)
-        self._receive(nowhere)
+        self._ignore()
         self._left(error)
 
     def eof_received(self) -> None:
@@ -160,7 +159,7 @@ class Connection(asyncio.Protocol):
         """Close when what was written has been taken. A peer that takes nothing is cut off after the stall limit."""
         if not self.closed:
             self._closing = True
-            self._receive(nowhere)
+            self._ignore()
             self._transport.close()
             if self.secure:
                 Alarm(self._wheel, LINGER_TIME, self._cut_when_taken)

@@ -35,7 +35,7 @@ _WAITING_FRAMES = 1000
 _RESET_DELAY = 0.05
 
 
-class Connection2(Connection):
+class Connection2(Connection, asyncio.Protocol):
     """`out` are frames to be written at the end of this turn of the loop, `woken` whether that is planned.
     `open_streams` are those on which either side may still send."""
 
@@ -47,6 +47,7 @@ class Connection2(Connection):
         "_lingered",
         "_lingering",
         "_loop",
+        "_muted",
         "_serving",
         "data_received",
         "engine",
@@ -69,6 +70,7 @@ class Connection2(Connection):
         self._late_limit = max(LATE_RESETS, streams)
         self._lingering = False
         self._lingered = 0
+        self._muted = False  # nothing more may be written
         self.engine = Engine(
             self,
             self.emit,
@@ -109,7 +111,8 @@ class Connection2(Connection):
             self.engine.data_sent += len(out)
             data = out[0] if len(out) == 1 else b"".join(out)
             out.clear()
-            self._write(data)
+            if not self._muted:
+                self._transport.write(data)
 
     @property
     def now(self) -> float:
@@ -241,6 +244,9 @@ class Connection2(Connection):
 
     # Ends
 
+    def _ignore(self) -> None:
+        self._receive(nowhere)
+
     def _receive(self, state: Callable[[bytes], None]) -> None:
         self.data_received = state
         if not self.closed:
@@ -263,7 +269,7 @@ class Connection2(Connection):
         if self._transport.can_write_eof() and not blocked:
             self._receive(self._discard)
             self._transport.write_eof()
-            self._write = nowhere
+            self._muted = True
             Alarm(self._wheel, LINGER_TIME, self._cut)
         else:
             self._close()
@@ -274,6 +280,7 @@ class Connection2(Connection):
             self._cut()
 
     def _left(self, error: Exception | None) -> None:
+        self._muted = True
         self.engine.end_connection()
         self.out.clear()
         self._hungry.clear()

@@ -194,8 +194,8 @@ class _Chooser(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         tls = transport.get_extra_info("ssl_object")
         self.chosen = self._dialer.choose(tls.selected_alpn_protocol() if tls is not None else None)
-        transport.set_protocol(self.chosen)
         self.chosen.connection_made(transport)
+        transport.set_protocol(self.chosen)  # which has made up its mind where it is read into
 
     def data_received(self, data: bytes) -> None:
         nowhere(data)

@@ -40,7 +40,7 @@ class _Phase(enum.Enum):
     LINGER = enum.auto()
 
 
-class Downstream1(Connection1):
+class Downstream1(Connection1, asyncio.Protocol):
     """The one client of its requests (relay.net.service.Client), and the sink of one answer at a time."""
 
     __slots__ = (
@@ -48,7 +48,6 @@ class Downstream1(Connection1):
         "_buffer",
         "_close_after",
         "_exchange",
-        "_framing",
         "_lingered",
         "_opened_at",
         "_paused",
@@ -65,7 +64,8 @@ class Downstream1(Connection1):
     def __init__(self, service: Service) -> None:
         super().__init__(service.wheel, service.limits.stall)
         self._service = service
-        self._state: Callable[[bytes], None] = self._read_head
+        # A function, not a bound method: those would be one object more for each connection.
+        self._state: Callable[[Downstream1, bytes], None] = Downstream1._read_head
         self._buffer = bytearray()
         self._scanned = 0
         self._phase = _Phase.HEAD
@@ -74,7 +74,6 @@ class Downstream1(Connection1):
         self._request: RequestHead | None = None
         self._exchange: Exchange | None = None
         self._body: Body | None = None
-        self._framing = EMPTY
         self._close_after = False
         self._lingered = 0
         self._paused = False
@@ -90,7 +89,7 @@ class Downstream1(Connection1):
         self._wheel.watch(self, self._since + self._service.limits.head)
 
     def data_received(self, data: bytes) -> None:
-        self._state(data)
+        self._state(self, data)
 
     def _ended(self) -> None:
         # A half-closed connection counts as left (a reader that will not read cannot be told from it).
@@ -102,8 +101,15 @@ class Downstream1(Connection1):
         self._give_up(ClientLeft("the client's connection was lost"))
         self._service.left(self)
 
-    def _receive(self, state: Callable[[bytes], None]) -> None:
-        self._state = state
+    def _ignore(self) -> None:
+        self._state = Downstream1._drop
+
+    def _drop(self, data: bytes) -> None:
+        """What comes is not looked at."""
+
+    def _read_body(self, data: bytes) -> None:
+        if self._body is not None:
+            self._body.receive(data)
 
     def pause_reading(self) -> None:
         self._paused = True
@@ -168,8 +174,8 @@ class Downstream1(Connection1):
             self._since = self._wheel.now
             self._wheel.watch(self, self._since + limits.body_idle)
             body = self._body = self._body_of(request.framing)
-            body.pour(exchange.body.feed)
-            self._receive(body.receive)
+            body.pour(exchange.body)
+            self._state = Downstream1._read_body
             if self._paused:
                 self.resume_reading()  # it was paused because this request came ahead of its turn
             if ahead:
@@ -197,7 +203,7 @@ class Downstream1(Connection1):
         """The request is whole. What comes now is ahead of its turn, but shows that the client is there."""
         self._body = None
         self._phase = _Phase.BUSY
-        self._receive(self._read_ahead)
+        self._state = Downstream1._read_ahead
         if ahead:
             self._read_ahead(ahead)
 
@@ -230,7 +236,6 @@ class Downstream1(Connection1):
             fields.append((b"connection", b"close"))
         if self._request is not None and self._request.method == b"HEAD":
             body = b""
-        self._framing = EMPTY
         self._begin(b"", EMPTY, None)
         self._write(http1.response_head(status, fields) + body)
         self.finish()
@@ -254,7 +259,6 @@ class Downstream1(Connection1):
             self._close_after = True
         if self._close_after:
             fields = [*fields, (b"connection", b"close")]
-        self._framing = framing
         if self._request is not None:
             self._request = self._request.bare()
         self._stall = min(reader.stall, self._service.limits.stall)
@@ -304,7 +308,7 @@ class Downstream1(Connection1):
             self._phase = _Phase.LINGER
             self._since = self._wheel.now
             self._stall_mark = self._progress()
-            self._receive(self._discard)
+            self._state = Downstream1._discard
             self._buffer.clear()
             self.resume_reading()
             self._transport.write_eof()
@@ -324,13 +328,13 @@ class Downstream1(Connection1):
         self._since = self._wheel.now
         self._wheel.watch(self, self._since + self._service.limits.keep_alive)
         if self._buffer:
-            self._receive(self._read_ahead)
+            self._state = Downstream1._read_ahead
             self._schedule_ahead()
         else:
             self._go_on_reading()
 
     def _go_on_reading(self) -> None:
-        self._receive(self._read_head)
+        self._state = Downstream1._read_head
         if self._paused:
             self.resume_reading()
 
@@ -345,12 +349,12 @@ class Downstream1(Connection1):
             self._schedule_ahead()
 
     def _parse_ahead(self) -> None:
-        if self.closed or self._phase is not _Phase.HEAD or self._state != self._read_ahead:
+        if self.closed or self._phase is not _Phase.HEAD or self._state is not Downstream1._read_ahead:
             return
         self._wheel.watch(self, self._since + self._service.limits.head)
-        self._receive(self._read_head)
+        self._state = Downstream1._read_head
         self._parse()
-        if self._phase is _Phase.HEAD and self._state == self._read_head:
+        if self._phase is _Phase.HEAD and self._state is Downstream1._read_head:
             # What came ahead is not yet a whole head.
             self._go_on_reading()
 

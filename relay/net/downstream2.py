@@ -240,7 +240,7 @@ class ClientStream(Stream2):
             fields.append((b"content-length", b"%d" % len(body)))
         self.start(status, fields, len(body), reader, bodiless=bodiless or status == 204)
         if body and not bodiless:
-            reader.send(body)
+            reader.out.send(body)
         reader.finish()
 
     def start(
@@ -250,7 +250,6 @@ class ClientStream(Stream2):
             headers = [*headers, (b"content-length", b"%d" % length)]
         self._head = heads2.response_fields(status, headers)
         self._reader = reader
-        self.send = self._send_first
         reader.attach(self, blocked=self.connection.blocked)
 
     def flush_head(self) -> None:
@@ -259,14 +258,11 @@ class ClientStream(Stream2):
             return
         self._flow = self.connection.engine.send_head(self.stream_id, head, end=False)
         self.head_sent = True
-        reader = self._reader
-        if reader is not None and reader.send == self.send:
-            reader.send = self._send
-        self.send = self._send
 
     def _send_first(self, payload: bytes) -> None:
-        self.flush_head()
-        self._send(payload)
+        if self._head is not None:
+            self.flush_head()
+            self.send(payload)
 
     def insert(self, piece: bytes) -> None:
         self.flush_head()

@@ -49,7 +49,6 @@ class Stream2:
         "feed",
         "gate",
         "paused",
-        "send",
         "stream_id",
         "unacked",
     )
@@ -61,7 +60,6 @@ class Stream2:
         self.unacked = 0
         self.paused = False
         self.gate = Gate(self)
-        self.send: Callable[[bytes], None] = nowhere
         self._out = connection.out
         self._h2 = connection.engine.h2
         self._flow: H2Stream | None = None
@@ -75,17 +73,16 @@ class Stream2:
 
     # What we send
 
-    def _send(self, payload: bytes) -> None:
+    def send(self, payload: bytes) -> None:
         size = len(payload)
         flow, h2 = self._flow, self._h2
-        if (
-            size > flow.outbound_flow_control_window  # type: ignore[union-attr]
-            or size > h2.outbound_flow_control_window
-            or size > _FRAME_LIMIT
-        ):
+        if flow is None:
+            self._send_first(payload)
+            return
+        if size > flow.outbound_flow_control_window or size > h2.outbound_flow_control_window or size > _FRAME_LIMIT:
             self._send_slowly(payload)
             return
-        flow.outbound_flow_control_window -= size  # type: ignore[union-attr]
+        flow.outbound_flow_control_window -= size
         h2.outbound_flow_control_window -= size
         out = self._out
         # frames.header, without its call: this line is on the hot path.
@@ -94,6 +91,9 @@ class Stream2:
             self.connection.wake()
         elif len(out) > WRITE_FRAMES:
             self.connection.flush()
+
+    def _send_first(self, payload: bytes) -> None:
+        """A piece before the head of its message has gone; or when all has ended, and nobody takes it."""
 
     def _send_slowly(self, payload: bytes) -> None:
         self._rest, self._rest_at = payload, 0
@@ -220,7 +220,7 @@ class Stream2:
 
     def _part(self) -> None:
         """Nothing further concerns this stream. Its own methods are let go, so that it is freed at once."""
-        self.feed = self.send = self._pour = nowhere
+        self.feed = self._pour = nowhere
         self._rest, self._flow = b"", None
         reader, self._reader = self._reader, None
         if reader is not None:

@@ -2,12 +2,13 @@
 
         IDLE --ask--> HEAD --head--> BODY --end--> IDLE | closed
 
-The body's bytes go from the socket straight into the coding's `receive`: it is made the connection's `data_received`
+The body's bytes go from the socket straight into the coding's `take`: it is made the connection's `buffer_updated`
 while the body lasts, so that the hot path has no frame of ours before it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import select
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,18 +26,22 @@ from relay.errors import (
     UpstreamTimeout,
 )
 from relay.flow.gate import Gate
-from relay.net.connection import STALL_LOOK
+from relay.net.connection import STALL_LOOK, nowhere
 from relay.net.connection1 import Connection1
+from relay.net.quiet import QuietSocket
 from relay.net.service import Asker
 from relay.net.timers import Wheel
 from relay.wire import http1
 from relay.wire.body import Body, ConnectionBody, LengthBody
 from relay.wire.chunked import ChunkedBody
 from relay.wire.head import INFORMATIONAL_LIMIT, Framing, Headers, ResponseHead
+from relay.wire.input import INPUT
 
 # A reused connection that ends later than this after a request was sent on it (seconds) was not closed for being idle:
 # the provider may have taken the request and worked on it.
 STALE_WINDOW = 1.0
+
+_VIEW = memoryview(INPUT)  # of which asyncio's TLS takes slices to write to
 
 
 class Home(Protocol):
@@ -60,7 +65,7 @@ class _Question:
     scanned: int = 0
 
 
-class Upstream1(Connection1):
+class Upstream1(Connection1, asyncio.BufferedProtocol):
     """The sink of one request's body at a time. `served`: how many requests it has answered."""
 
     __slots__ = (
@@ -71,8 +76,9 @@ class Upstream1(Connection1):
         "_question",
         "_sent_whole",
         "_transfer",
-        "data_received",
+        "buffer_updated",
         "gate",
+        "get_buffer",
         "idle_since",
         "idle_time",
         "served",
@@ -80,7 +86,8 @@ class Upstream1(Connection1):
 
     def __init__(self, wheel: Wheel, home: Home, stall: float, idle_time: float) -> None:
         super().__init__(wheel, stall)
-        self.data_received: Callable[[bytes], None] = self._read_head  # type: ignore[assignment]
+        self.get_buffer: Callable[[int], object] = _give_input  # type: ignore[assignment]
+        self.buffer_updated: Callable[[int], None] = self._read_head  # type: ignore[assignment]
         self._home = home
         self._buffer: bytearray | None = None
         self._question: _Question | None = None
@@ -92,6 +99,9 @@ class Upstream1(Connection1):
         self.served = 0
         self.idle_time = idle_time
         self.idle_since = wheel.now
+
+    # uvloop keeps it, if there is none the one of who was the transport's protocol before.
+    data_received = staticmethod(nowhere)
 
     # Asking
 
@@ -151,19 +161,27 @@ class Upstream1(Connection1):
 
     # From the socket
 
-    def _receive(self, state: Callable[[bytes], None]) -> None:
-        self.data_received = state
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.get_buffer = QuietSocket.of(transport) or _give_input
+
+    def _receive(self, state: Callable[[int], None]) -> None:
+        """From now on the connection's bytes go to `state`, which is told how many of them are in INPUT."""
+        self.buffer_updated = state
         if not self.closed:
             # uvloop keeps the bound method, so it is told; for that it stops and starts reading.
             self._transport.set_protocol(self)
 
-    def _read_head(self, data: bytes) -> None:
+    def _ignore(self) -> None:
+        self._receive(_nothing)
+
+    def _read_head(self, count: int) -> None:
         question = self._question
         if question is None or self._buffer is None:
             # Bytes that nobody asked for: whatever they are, the next answer must not begin with them.
             self._cut()
             return
-        self._buffer += data
+        self._buffer += INPUT[:count]
         try:
             head = self._find_final(question, self._buffer)
         except RemoteProtocolError as error:
@@ -204,11 +222,11 @@ class Upstream1(Connection1):
             self.body_ended(rest)
             return
         body = self._body = self._body_of(framing)
-        body.pour(transfer.feed)
+        body.pour(transfer)
         if rest:
             body.receive(rest)
         if self._body is body:
-            self._receive(body.receive)
+            self._receive(body.take)
 
     def _body_of(self, framing: Framing) -> Body:
         if framing.chunked:
@@ -217,7 +235,7 @@ class Upstream1(Connection1):
 
     def body_ended(self, rest: bytes) -> None:
         transfer = self._transfer
-        reading_body = self.data_received != self._read_head
+        reading_body = self.buffer_updated != self._read_head
         self._forget()
         self.served += 1
         if self._keep and self._sent_whole and not rest and not self.closed:
@@ -297,3 +315,12 @@ class Upstream1(Connection1):
                 return 0
             return expires
         return 0
+
+
+def _give_input(hint: int) -> object:
+    """Where a connection is read into that acknowledges as the kernel pleases."""
+    return _VIEW
+
+
+def _nothing(count: int) -> None:
+    """What comes is not looked at."""

@@ -317,7 +317,6 @@ class ProviderStream(Stream2):
             self._sent_whole = True
             return
         self._reader = reader
-        self.send = self._send
         reader.attach(self, blocked=connection.blocked)
 
     def finish(self) -> None:

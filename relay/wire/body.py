@@ -1,16 +1,17 @@
 """The body of an HTTP/1.1 message: where it ends (RFC 9112, section 6).
 
 Three ways to end one: by the chunked coding (chunked.py), by a length, by the end of the connection. Each is an
-object whose `receive` takes the connection's bytes and pushes the body's to the consumer. A connection makes `receive`
-its own `data_received` while the body lasts, so that no call stands between the socket and the coding.
+object whose `receive` takes the connection's bytes and pushes the body's on. Where a connection reads into the one
+buffer (input.py), it makes `take` its own `buffer_updated` while the body lasts, so that no call stands between the
+socket and the coding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from relay.errors import RemoteProtocolError
+from relay.wire.input import INPUT
 
 
 class Consumer(Protocol):
@@ -23,28 +24,46 @@ class Consumer(Protocol):
         """The coding is broken or the connection ended inside the body."""
 
 
-def _nowhere(payload: bytes) -> None:
-    """Where a body goes that nobody waits for any more."""
+class Vessel(Protocol):
+    """What a body is poured into."""
+
+    def feed(self, payload: bytes, /) -> None:
+        """The next bytes; never empty."""
+
+
+class _Nowhere:
+    __slots__ = ()
+
+    def feed(self, payload: bytes) -> None:
+        """Drop it."""
+
+
+# Where a body goes that nobody waits for any more.
+_NOWHERE: Vessel = _Nowhere()
 
 
 class Body:
     """A body on its way in. `pour` says where its bytes go; until then, and after `spill`, they are dropped."""
 
-    __slots__ = ("_consumer", "_feed")
+    __slots__ = ("_consumer", "_vessel")
 
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
-        self._feed: Callable[[bytes], None] = _nowhere
+        self._vessel = _NOWHERE
 
-    def pour(self, feed: Callable[[bytes], None]) -> None:
-        self._feed = feed
+    def pour(self, vessel: Vessel) -> None:
+        self._vessel = vessel
 
     def spill(self) -> None:
-        self._feed = _nowhere
+        self._vessel = _NOWHERE
 
     def receive(self, data: bytes) -> None:
         """Take the next bytes of the connection. Never raises for what they say."""
         raise NotImplementedError
+
+    def take(self, count: int) -> None:
+        """The same, for the first `count` bytes of INPUT."""
+        self.receive(INPUT[:count])
 
     def eof(self) -> None:
         """The connection ended."""
@@ -67,13 +86,13 @@ class LengthBody(Body):
         left = self._left - len(data)
         if left > 0:
             self._left = left
-            self._feed(data)
+            self._vessel.feed(data)
             return
         if not self._left:
             return
         end = self._left
         self._left = 0
-        self._feed(data if not left else data[:end])
+        self._vessel.feed(data if not left else data[:end])
         self._consumer.body_ended(data[end:])
 
     def eof(self) -> None:
@@ -87,7 +106,7 @@ class ConnectionBody(Body):
     __slots__ = ()
 
     def receive(self, data: bytes) -> None:
-        self._feed(data)
+        self._vessel.feed(data)
 
     def eof(self) -> None:
         self._consumer.body_ended(b"")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from relay.errors import RemoteProtocolError
 from relay.wire.body import Body, Consumer
+from relay.wire.input import INPUT
 
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -64,22 +65,23 @@ class ChunkedBody(Body):
         self._overhead = 0
         self._trailer = 0
 
-    def receive(self, data: bytes) -> None:
-        # The usual case, and the hot path: the read is exactly one chunk.
+    def take(self, count: int) -> None:
+        # The usual case, and the hot path: the read is exactly one chunk. (Behind `count` there are bytes of earlier
+        # reads; a size that would reach there is none that fits.)
         if self._state == _SIZE and not self._line:
-            end = data.find(b"\r\n", 0, 18)
-            size = _SIZES.get(data[:end])
-            if size is not None and len(data) == end + size + 4 and data[-2:] == b"\r\n":
-                self._feed(data[end + 2 : -2])
+            end = INPUT.find(b"\r\n", 0, 18)
+            size = _SIZES.get(INPUT[:end]) if end > 0 else None
+            if size is not None and count == end + size + 4 and INPUT[count - 2 : count] == b"\r\n":
+                self._vessel.feed(INPUT[end + 2 : count - 2])
                 return
-        self._walk(data)
+        self.receive(INPUT[:count])
 
     def eof(self) -> None:
         if self._state != _OVER:
             self._state = _OVER
             self._fail_cut()
 
-    def _walk(self, data: bytes) -> None:
+    def receive(self, data: bytes) -> None:
         if self._state == _OVER:
             return
         pieces: list[bytes] = []
@@ -109,7 +111,7 @@ class ChunkedBody(Body):
 
     def _deliver(self, pieces: list[bytes]) -> None:
         if pieces:
-            self._feed(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            self._vessel.feed(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def _walk_line(self, data: bytes, at: int) -> int:
         """Read on in a line that is not data; return the position behind what was used."""

@@ -43,7 +43,8 @@ class Dialect:
 
     `ending` judges an event by its fields. `error_event` is written where a stream breaks off, given the error and the
     stream's first and last event. `error_body` is the body of an answer that never began. `names_itself`: the first
-    event holds an id that an error event has to repeat.
+    event holds an id that an error event has to repeat. `passing` is how most events begin, of which neither wants to
+    know anything.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Dialect:
     error_event: Callable[[RelayError, bytes, bytes], bytes]
     error_body: Callable[[RelayError, str], bytes]
     names_itself: bool = False
+    passing: bytes | tuple[()] = ()
 
     @property
     def opaque(self) -> bool:
@@ -180,11 +182,13 @@ def _no_error_event(error: RelayError, first: bytes, last: bytes) -> bytes:
     return b""
 
 
-CHAT = Dialect("chat", _openai_ending, _openai_error_event, _openai_error_body)
-COMPLETIONS = Dialect("completions", _openai_ending, _openai_error_event, _openai_error_body)
+CHAT = Dialect("chat", _openai_ending, _openai_error_event, _openai_error_body, passing=b'data: {"id":')
+COMPLETIONS = Dialect("completions", _openai_ending, _openai_error_event, _openai_error_body, passing=b'data: {"id":')
 RESPONSES = Dialect("responses", _responses_ending, _responses_error_event, _openai_error_body, names_itself=True)
-MESSAGES = Dialect("messages", _messages_ending, _messages_error_event, _messages_error_body)
-OPAQUE = Dialect("opaque", _opaque_ending, _no_error_event, _openai_error_body)
+MESSAGES = Dialect(
+    "messages", _messages_ending, _messages_error_event, _messages_error_body, passing=b"event: content_block_delta\n"
+)
+OPAQUE = Dialect("opaque", _opaque_ending, _no_error_event, _openai_error_body, passing=b"")
 
 _BY_PATH = (
     # Azure, Gemini and others keep these below paths of their own; nobody else has such names.

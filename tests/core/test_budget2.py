@@ -35,10 +35,10 @@ from tests.core.test_budget import EVENT, Connection
 from tests.net.pair2 import Both
 from tests.wire.peer2 import RESPONSE, frame
 
-# Pinned as measured: Engine.receive, Stream.feed, Connection1._send_chunk; or Stream2._send, which for the first event
+# Pinned as measured: Engine.receive, Stream.feed, Connection1.send; or Stream2.send, which for the first event
 # of a turn asks the loop for its end.
-TO_HTTP1 = ["receive", "feed", "_send_chunk"]
-TO_HTTP2 = ["receive", "feed", "_send"]
+TO_HTTP1 = ["receive", "feed", "send"]
+TO_HTTP2 = ["receive", "feed", "send"]
 TO_HTTP2_FIRST = [*TO_HTTP2, "wake"]
 FRAMES = 4
 C_CALLS = {1: 11, 2: 13}
@@ -89,7 +89,7 @@ class Chain:
             self.provider.settle()
             self.streams.append(asker.stream)
         self.soon = Soon(self.provider.connection)
-        self.provider.connection._write = deque[bytes](maxlen=0).append
+        self.provider.transport.write = deque[bytes](maxlen=0).append  # type: ignore[method-assign,assignment]
         self.receive = self.provider.connection.data_received
         for number in range(len(readers)):
             for _ in range(3):
@@ -106,7 +106,7 @@ class Client2:
         self.both.settle()
         self.readers = [self.both.open().reader for _ in range(streams)]
         self.soon = Soon(self.both.connection)
-        self.both.connection._write = write
+        self.both.transport.write = write  # type: ignore[method-assign,assignment]
 
 
 def client1(write: Callable[[bytes], None]) -> Reader:
@@ -286,14 +286,14 @@ def test_an_event_leaves_nothing_behind(version: int) -> None:
 
 
 def test_the_counts_see_a_frame_and_a_write_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    send = Stream2._send
+    send = Stream2.send
 
     def wasteful(self: Stream2, payload: bytes) -> None:
         self._h2.local_flow_control_window(self.stream_id)
         send(self, payload)
         self.connection.flush()
 
-    monkeypatch.setattr(Stream2, "_send", wasteful)
+    monkeypatch.setattr(Stream2, "send", wasteful)
     written: list[bytes] = []
     client = Client2(2, written.append)
     chain = Chain(client.readers)

@@ -20,14 +20,14 @@ from relay.flow.overflow import Mode, lag
 from relay.wire import chunked, frames
 from relay.wire.chunked import ChunkedBody
 from tests.core.fakes import STREAM_ID, Told, ignore, numbered
-from tests.core.test_budget import EVENT, READ, Connection, calls
+from tests.core.test_budget import EVENT, READ, Connection, Socket, calls
 from tests.core.test_budget2 import Client2
 from tests.wire.peer2 import frame
 from tests.wire.test_chunked import Consumer
 
 # As a stream without a log.
-TO_HTTP1 = ["receive", "feed", "_send_chunk"]
-TO_HTTP2 = ["receive", "feed", "_send"]
+TO_HTTP1 = ["take", "feed", "send"]
+TO_HTTP2 = ["take", "feed", "send"]
 TO_HTTP2_FIRST = [*TO_HTTP2, "wake"]
 # Of C: what is asked of the event, the log's own, and the write.
 C_CALLS = {1: 9, 2: 11}
@@ -42,8 +42,8 @@ class Chain:
     def __init__(self, *, keeps: bool = True) -> None:
         self.fanout = Told(keeps=keeps)
         body = ChunkedBody(Consumer())
-        body.pour(self.fanout.feed)
-        self.receive = body.receive
+        body.pour(self.fanout)
+        self.receive = Socket(body)
 
     def follow(self, mode: Mode = Mode.MERGE, flush: Flush = AT_ONCE) -> Follower:
         return Follower(self.fanout, self.fanout.log.tail, lag(mode), ignore, flush)
@@ -119,7 +119,7 @@ def test_each_further_reader_is_one_frame_and_one_write(readers: int) -> None:
     chain = http1(written.append, readers)
     written.clear()
     names, _ = calls(lambda: chain.receive(READ))
-    assert names == [*TO_HTTP1[:-1], *["_send_chunk"] * readers]
+    assert names == [*TO_HTTP1[:-1], *["send"] * readers]
     assert written == [chunked.encode(tagged(chain))] * readers
 
 
@@ -128,7 +128,7 @@ def test_readers_on_one_http2_connection_are_one_write_together() -> None:
     chain, client = http2(written.append, READERS)
     written.clear()
     names, _ = calls(lambda: chain.receive(READ))
-    assert names == [*TO_HTTP2_FIRST, *["_send"] * (READERS - 1)]
+    assert names == [*TO_HTTP2_FIRST, *["send"] * (READERS - 1)]
     client.soon.turn()
     assert written == [b"".join(frame(frames.DATA, 0, 2 * n + 1, tagged(chain)) for n in range(READERS))]
 

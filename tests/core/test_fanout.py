@@ -28,6 +28,10 @@ class Member:
         fanout.join(self)
 
     @property
+    def out(self) -> Member:
+        return self
+
+    @property
     def place(self) -> int:
         return self.fanout.log.tail - self.lacks
 

@@ -27,28 +27,28 @@ def pair(overflow: Overflow = SMALL, *, attach: bool = True) -> tuple[Reader, Si
 
 def test_while_the_sink_takes_everything_send_is_the_sinks_own() -> None:
     reader, sink, _ = pair()
-    assert reader.send == sink.send
+    assert reader.out is sink
     piece = bytes(10)
-    reader.send(piece)
+    reader.out.send(piece)
     assert sink.pieces[0] is piece
     assert reader.waiting == 0
 
 
 def test_what_came_before_the_sink_waits_for_it() -> None:
     reader, sink, producer = pair(attach=False)
-    reader.send(b"a" * 15)
+    reader.out.send(b"a" * 15)
     assert not producer.paused
-    reader.send(b"b" * 15)
+    reader.out.send(b"b" * 15)
     assert producer.paused
     reader.attach(sink, blocked=False)
     assert sink.body == b"a" * 15 + b"b" * 15
     assert not producer.paused
-    assert reader.send == sink.send
+    assert reader.out is sink
 
 
 def test_a_sink_that_has_other_things_to_send_first_gets_nothing_yet() -> None:
     reader, sink, _ = pair(attach=False)
-    reader.send(b"a")
+    reader.out.send(b"a")
     reader.attach(sink, blocked=True)
     reader.finish()
     assert (sink.pieces, sink.ends) == ([], [])
@@ -60,7 +60,7 @@ def test_what_waits_goes_in_few_large_writes() -> None:
     reader, sink, _ = pair(Overflow(high=1 << 20, low=1, pieces=1000))
     reader.block()
     for _ in range(1000):
-        reader.send(b"x" * 200)
+        reader.out.send(b"x" * 200)
     reader.unblock()
     assert sink.body == b"x" * 200_000
     assert len(sink.pieces) == -(-200_000 // (DRAIN_BYTES // 200 * 200))
@@ -71,12 +71,12 @@ def test_a_sink_that_blocks_in_the_middle_keeps_the_order() -> None:
     reader.block()
     big = [bytes([65 + at]) * DRAIN_BYTES for at in range(3)]
     for piece in big:
-        reader.send(piece)
+        reader.out.send(piece)
     sink.room = 1
     reader.unblock()
     assert sink.pieces == big[:1]
     assert producer.paused
-    reader.send(b"later")
+    reader.out.send(b"later")
     sink.room = 1
     reader.unblock()
     sink.room = None
@@ -89,8 +89,8 @@ def test_the_producer_is_not_switched_between_the_marks() -> None:
     reader, sink, producer = pair()
     for _ in range(50):
         reader.block()
-        reader.send(b"x" * 10)
-        reader.send(b"y" * 10)
+        reader.out.send(b"x" * 10)
+        reader.out.send(b"y" * 10)
         assert not producer.paused
         reader.unblock()
     assert producer.switches == 0
@@ -101,7 +101,7 @@ def test_the_producer_is_not_switched_between_the_marks() -> None:
 def test_the_end_comes_when_everything_was_taken(end: str) -> None:
     reader, sink, _ = pair()
     reader.block()
-    reader.send(b"a")
+    reader.out.send(b"a")
     getattr(reader, end)()
     assert sink.ends == []
     sink.room = 1
@@ -116,7 +116,7 @@ def test_the_end_comes_when_everything_was_taken(end: str) -> None:
 @pytest.mark.parametrize("end", ["finish", "abort"])
 def test_an_open_reader_ends_at_once(end: str) -> None:
     reader, sink, _ = pair()
-    reader.send(b"a")
+    reader.out.send(b"a")
     getattr(reader, end)()
     assert (sink.pieces, sink.ends) == ([b"a"], [end])
 
@@ -133,7 +133,7 @@ def test_a_blocked_reader_with_nothing_waiting_ends_when_it_is_unblocked() -> No
 def test_a_failure_while_the_end_waits_makes_it_an_abort() -> None:
     reader, sink, _ = pair()
     reader.block()
-    reader.send(b"a")
+    reader.out.send(b"a")
     reader.finish()
     reader.abort()
     reader.unblock()
@@ -144,13 +144,13 @@ def test_a_failure_while_the_end_waits_makes_it_an_abort() -> None:
 def test_nothing_reaches_a_sink_that_has_gone(order: tuple[str, ...]) -> None:
     reader, sink, producer = pair()
     reader.block()
-    reader.send(b"x" * 30)
+    reader.out.send(b"x" * 30)
     assert producer.paused
     seen: tuple[list[bytes], list[str]] | None = None
     for step in order:
         if step == "send":
             if not sink.ends:
-                reader.send(b"y")
+                reader.out.send(b"y")
         else:
             getattr(reader, step)()
         if step == "detach":
@@ -165,7 +165,7 @@ def test_a_sink_may_go_in_the_middle_of_a_write() -> None:
     reader, sink, producer = pair()
     reader.block()
     for _ in range(3):
-        reader.send(bytes(DRAIN_BYTES))
+        reader.out.send(bytes(DRAIN_BYTES))
 
     class Leaving(Sink):
         def _send(self, piece: bytes) -> None:
@@ -176,7 +176,7 @@ def test_a_sink_may_go_in_the_middle_of_a_write() -> None:
     reader.attach(leaving, blocked=False)
     assert len(leaving.pieces) == 1
     assert not producer.paused
-    reader.send(b"late")
+    reader.out.send(b"late")
     assert len(leaving.pieces) == 1
     assert sink.pieces == []
 
@@ -185,7 +185,7 @@ def test_leaving_does_not_undo_the_pause_of_another() -> None:
     reader, _, producer = pair()
     producer.gate.hold()
     reader.block()
-    reader.send(b"x" * 30)
+    reader.out.send(b"x" * 30)
     reader.detach()
     reader.detach()
     assert producer.paused
@@ -211,7 +211,7 @@ class AnyOrder(RuleBasedStateMachine):
     def send(self, size: int, letter: int) -> None:
         piece = bytes([letter]) * size
         self.sent += piece
-        self.reader.send(piece)
+        self.reader.out.send(piece)
 
     @precondition(lambda self: not self.attached)
     @rule(blocked=st.booleans())

@@ -138,7 +138,7 @@ class Lane:
 
     def send(self, data: bytes) -> None:
         self.sent += data
-        self.reader.send(data)
+        self.reader.out.send(data)
 
     def finish(self) -> None:
         self.finished = True

@@ -140,7 +140,7 @@ def test_provider_is_read_at_its_own_speed_whoever_sticks(site: Site, speak: str
 
 def test_stuck_reader_that_leaves_is_noticed(site: Site) -> None:
     with site.agent("1") as agent, site.agent("1", wide=True) as other:
-        stuck = ask(agent, "seed=46; events=5000; interval=1ms; size=3000", RESUMABLE)
+        stuck = ask(agent, "seed=46; events=5000; interval=5ms; size=3000", RESUMABLE)
         stream_id = name_of(stuck)
         healthy = resume(other, stream_id)
         for _ in range(200):

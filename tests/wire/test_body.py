@@ -12,7 +12,7 @@ from tests.wire.test_chunked import Consumer
 
 def receive(body: Body, consumer: Consumer, pieces: list[bytes]) -> bytes:
     """Feed the pieces until the end; returns what the body did not want."""
-    body.pour(consumer.payloads.append)
+    body.pour(consumer)
     for at, piece in enumerate(pieces):
         body.receive(piece)
         if consumer.told:
@@ -42,7 +42,7 @@ def test_length_in_any_pieces(data: bytes, behind: bytes, places: list[int]) -> 
 def test_a_read_that_lies_within_the_body_goes_on_as_the_same_object() -> None:
     consumer = Consumer()
     body = LengthBody(consumer, 10)
-    body.pour(consumer.payloads.append)
+    body.pour(consumer)
     pieces = [bytes([65]) * 6, bytes([66]) * 4]
     for piece in pieces:
         body.receive(piece)
@@ -72,7 +72,7 @@ def test_the_connections_end_ends_a_body_without_a_length() -> None:
 def test_a_spilled_body_still_knows_its_end() -> None:
     consumer = Consumer()
     body = LengthBody(consumer, 6)
-    body.pour(consumer.payloads.append)
+    body.pour(consumer)
     body.receive(b"abc")
     body.spill()
     body.receive(b"defG")

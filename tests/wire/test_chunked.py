@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import h11
 import pytest
 from hypothesis import given
@@ -9,7 +11,9 @@ from hypothesis import strategies as st
 
 from relay.errors import RemoteProtocolError
 from relay.wire import chunked
+from relay.wire.body import Body
 from relay.wire.chunked import ChunkedBody
+from relay.wire.input import INPUT
 from tests.wire.splits import PLACES, cut, splits
 
 
@@ -21,6 +25,9 @@ class Consumer:
         self.rest: bytes | None = None
         self.error: RemoteProtocolError | None = None
         self.told = 0
+
+    def feed(self, payload: bytes) -> None:
+        self.payloads.append(payload)
 
     def body_ended(self, rest: bytes) -> None:
         self.told += 1
@@ -36,11 +43,25 @@ class Consumer:
 
 
 def receive(pieces: list[bytes], *, eof: bool = False) -> Consumer:
+    """What comes of it, whether the pieces are given or stand in the buffer, in front of what earlier reads left."""
+    given, stood = _receive(pieces, ChunkedBody.receive, eof), _receive(pieces, _take, eof)
+    assert (stood.body, stood.rest, stood.told) == (given.body, given.rest, given.told)
+    assert str(stood.error) == str(given.error)
+    return stood
+
+
+def _take(body: Body, piece: bytes) -> None:
+    left = piece + b"\r\n" + WHOLE["one"]
+    INPUT[: len(left)] = left
+    body.take(len(piece))
+
+
+def _receive(pieces: list[bytes], read: Callable[[ChunkedBody, bytes], None], eof: bool) -> Consumer:
     consumer = Consumer()
     body = ChunkedBody(consumer)
-    body.pour(consumer.payloads.append)
+    body.pour(consumer)
     for at, piece in enumerate(pieces):
-        body.receive(piece)
+        read(body, piece)
         if consumer.told:
             if consumer.rest is not None:
                 consumer.rest += b"".join(pieces[at + 1 :])
@@ -173,7 +194,7 @@ def test_a_body_that_nobody_waits_for_is_read_to_its_end() -> None:
     consumer = Consumer()
     body = ChunkedBody(consumer)
     body.receive(chunked.encode(b"before"))
-    body.pour(consumer.payloads.append)
+    body.pour(consumer)
     body.receive(chunked.encode(b"between"))
     body.spill()
     body.receive(chunked.encode(b"after") + chunked.LAST_CHUNK + b"rest")
@@ -213,7 +234,7 @@ def test_what_h11_encodes_is_read_here(payloads: list[bytes], places: list[int])
 def test_nothing_follows_the_end(coded: bytes, late: bytes) -> None:
     consumer = Consumer()
     body = ChunkedBody(consumer)
-    body.pour(consumer.payloads.append)
+    body.pour(consumer)
     body.receive(coded)
     body.eof()
     told = (consumer.body, consumer.rest, consumer.error)

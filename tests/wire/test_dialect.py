@@ -164,3 +164,20 @@ def test_every_status_of_an_error_body_is_one_that_clients_know() -> None:
         response = httpx.Response(error.status, content=CHAT.error_body(error, "id"))
         assert response.is_error
         assert response.json()["error"]["code"] == error.code
+
+
+@given(
+    st.sampled_from([CHAT, COMPLETIONS, MESSAGES, OPAQUE]),
+    st.one_of(
+        st.binary(max_size=50), st.sampled_from([b"[DONE]", b'"error":{}}', b"data: [DONE]", b'data: {"error":{}}'])
+    ),
+)
+def test_what_passes_says_nothing_about_the_end(spoken: Dialect, rest: bytes) -> None:
+    """But for two names in one event, which nobody sends."""
+    assert isinstance(spoken.passing, bytes)
+    line = rest.replace(b"\r", b"").replace(b"\n", b"")
+    assert spoken.verdict(spoken.passing + line + b"\n\n") is Ending.OPEN
+
+
+def test_a_dialect_whose_errors_want_a_number_lets_nothing_pass() -> None:
+    assert not b"event: response.output_text.delta\n".startswith(RESPONSES.passing)
