@@ -52,11 +52,11 @@ ALL: list[Scenario] = [
     Steady(
         "500x20 h2 both", "500 streams over HTTP/2 on both sides", "A hundred streams on each connection.",
         count=500, rate=20, client_http=2, provider_http=2, needs=HTTP2_CLIENT | HTTP2_PROVIDER,
-        subjects=("haproxy", "relay"), reference="haproxy", seconds=3,
+        subjects=("haproxy", "relay"), reference="haproxy", seconds=3, repeat=ONCE,
     ),
     Steady(
         "500x20 tls", "500 streams over TLS from clients", "The relay encrypts each event for its client (TLS 1.3).",
-        count=500, rate=20, tls=True, needs=frozenset({"tls"}), subjects=("nginx", "relay"),
+        count=500, rate=20, tls=True, needs=frozenset({"tls"}), subjects=("nginx", "relay"), repeat=ONCE,
     ),
     Arrivals(
         "starts", "100 streams at once, 100 new ones a second",
@@ -102,7 +102,7 @@ ALL: list[Scenario] = [
     ),
     Stop(
         "stop", "Readers leave after 20 % of their answer", "What the provider is spared of the other 80 %.",
-        rate=10, subjects=SLOW, repeat=ONCE,
+        rate=10, subjects=("nginx", "sglang", "relay"), repeat=ONCE,
     ),
     Arrivals(
         "json", "1,000 JSON requests a second", "Answers that are no streams, over connections that are kept.",

@@ -70,7 +70,7 @@ socket, no clock and no logging: those floors are functions of the bytes and the
         sse          Framer: where events begin and end
         chunked      the chunked transfer coding, both ways
         body         the other ways to end a body
-        input        where sockets are read into
+        input        where providers' HTTP/1.1 connections are read into
         head         the head of a message, whatever version brought it
         http1        HTTP/1.1 heads by h11, behind a check for what h11 lets pass
         http2        one HTTP/2 connection: a frame walker in front of h2, DATA by hand
@@ -89,7 +89,7 @@ socket, no clock and no logging: those floors are functions of the bytes and the
 One token's trip
 ----------------
     provider socket -> ChunkedBody.take(count)       strip the transfer coding
-                    -> Stream.feed(payload)          whole events, counted; the last one remembered
+                    -> Stream.feed(payload)          whole events, counted; one that may be the last is kept
                     -> Connection1.send              re-frame, one transport.write
                     -> client socket
 

@@ -52,7 +52,7 @@ class LoggedStream(Stream):
             self._feed_any(payload)
             return
         seq = self.events = self.events + 1
-        self.last = payload if size < HEAD else sse.head(payload, HEAD)
+        self.last = payload if size < HEAD else sse.head(payload, HEAD)  # the log has it anyway
         self.active = self._clock.now
         self._recent.append(payload)
         # As Fanout.mark, without its call.

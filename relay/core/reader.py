@@ -136,7 +136,7 @@ class Reader:
             self._sink.abort()
 
     def send(self, piece: bytes) -> None:
-        """Keep a piece until the sink takes it; to be called on `out`, whatever it is."""
+        """Keep a piece until the sink takes it. Producers call `out.send`, which is this while the sink is blocked."""
         if self._ring is None:
             self._ring = RingBuffer()
         self._ring.push(piece)

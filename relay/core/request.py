@@ -119,14 +119,14 @@ class RequestBody:
         """What is sent and will not be sent again needs nothing more for the time that the answer takes."""
         if self.ended and self._kept is None and not self.reader.waiting:
             self._overrun = _nothing
-            self.reader = _NOBODY
+            self.reader = _NO_READER
 
     def drop(self) -> None:
         """Nobody takes the body any more. What is left of this knows nobody: it may be kept for its digest."""
         self._kept = None
         self.reader.detach()
         self._gate = Gate(None)
-        self.reader = _NOBODY
+        self.reader = _NO_READER
 
     def part(self) -> None:
         """Whoever sent it has gone, or has his answer."""
@@ -138,5 +138,5 @@ def _nothing() -> None:
     """Of a body whose sender has parted, nobody needs to know that it is too large."""
 
 
-_NOBODY = Reader(REQUEST, Gate(None))
-_NOBODY.detach()
+_NO_READER = Reader(REQUEST, Gate(None))
+_NO_READER.detach()

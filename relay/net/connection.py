@@ -188,4 +188,4 @@ class Connection(asyncio.BaseProtocol):
 
 
 def nowhere(data: bytes) -> None:
-    """Where bytes go when the connection is over, in either direction."""
+    """Where bytes go that nobody looks at any more."""

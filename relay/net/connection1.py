@@ -18,12 +18,12 @@ from relay.wire.head import EMPTY, Framing
 class Connection1(Connection):
     """Subclasses read; this writes."""
 
-    __slots__ = ("_chunks", "_framing", "_head", "_reader", "head_sent")
+    __slots__ = ("_framing", "_head", "_in_chunks", "_reader", "head_sent")
 
     def __init__(self, wheel: Wheel, stall: float) -> None:
         super().__init__(wheel, stall)
         self._framing = EMPTY
-        self._chunks = False  # a message is under way whose head has gone, and whose body are chunks
+        self._in_chunks = False  # a message is under way whose head has gone, and whose body are chunks
         self._head = b""
         self.head_sent = False
         self._reader: Reader | None = None
@@ -36,7 +36,7 @@ class Connection1(Connection):
         self.head_sent = False
         self._reader = reader
         self._framing = framing
-        self._chunks = False
+        self._in_chunks = False
         if reader is not None:
             reader.attach(self, blocked=bool(self._blocked_at))
 
@@ -46,7 +46,7 @@ class Connection1(Connection):
             self._write(self._take_head())
 
     def send(self, payload: bytes) -> None:
-        if self._chunks:
+        if self._in_chunks:
             # chunked.encode, without its call: this line is on the hot path.
             self._transport.write(b"%x\r\n%b\r\n" % (len(payload), payload))
         elif self._reader is not None:
@@ -56,16 +56,17 @@ class Connection1(Connection):
     def _take_head(self) -> bytes:
         head, self._head = self._head, b""
         self.head_sent = True
-        self._chunks = self._framing.chunked
+        self._in_chunks = self._framing.chunked and not self.closed
         return head
 
     def _end_message(self) -> None:
         """Send what a whole message still lacks: its head if it has no body, its last chunk."""
         head = self._take_head()
-        end = chunked.LAST_CHUNK if self._chunks else b""
+        end = chunked.LAST_CHUNK if self._in_chunks else b""
         if head or end:
             self._write(head + end)
-        self._chunks = False
+        self._in_chunks = False
+        self._framing = EMPTY
         self._reader = None
         self.head_sent = False
 
@@ -82,7 +83,7 @@ class Connection1(Connection):
     # The end
 
     def _left(self, error: Exception | None) -> None:
-        self._chunks = False
+        self._in_chunks = False
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.detach()

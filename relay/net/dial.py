@@ -195,7 +195,8 @@ class _Chooser(asyncio.Protocol):
         tls = transport.get_extra_info("ssl_object")
         self.chosen = self._dialer.choose(tls.selected_alpn_protocol() if tls is not None else None)
         self.chosen.connection_made(transport)
-        transport.set_protocol(self.chosen)  # which has made up its mind where it is read into
+        # Behind connection_made, which chooses the `get_buffer` that is stored here.
+        transport.set_protocol(self.chosen)
 
     def data_received(self, data: bytes) -> None:
         nowhere(data)

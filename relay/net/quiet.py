@@ -48,7 +48,7 @@ class QuietSocket(socket.SocketType):
                 return None
             quiet = cls(raw.family, raw.type, raw.proto, raw.fileno())
             quiet.setsockopt(socket.IPPROTO_TCP, _TCP_DELACK_MAX_US, _LATEST)
-        except OSError:
+        except (OSError, ValueError):
             return None  # also if it was closed before anybody was told that it is there
         return quiet
 

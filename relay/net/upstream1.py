@@ -100,7 +100,8 @@ class Upstream1(Connection1, asyncio.BufferedProtocol):
         self.idle_time = idle_time
         self.idle_since = wheel.now
 
-    # uvloop keeps it, if there is none the one of who was the transport's protocol before.
+    # Never called. uvloop stores it where there is one; else it would keep that of the transport's protocol before, and
+    # with it the one that dialled.
     data_received = staticmethod(nowhere)
 
     # Asking
@@ -173,7 +174,7 @@ class Upstream1(Connection1, asyncio.BufferedProtocol):
             self._transport.set_protocol(self)
 
     def _ignore(self) -> None:
-        self._receive(_nothing)
+        self._receive(_drop)
 
     def _read_head(self, count: int) -> None:
         question = self._question
@@ -261,6 +262,10 @@ class Upstream1(Connection1, asyncio.BufferedProtocol):
 
     def _left(self, error: Exception | None) -> None:
         super()._left(error)
+        self.get_buffer = _give_input
+        if self.secure:
+            # The loop's TLS would keep the methods that it has stored, they this connection, and it the loop's TLS.
+            self._transport.set_protocol(_GONE)
         self._home.lost(self)
         question = self._question
         untouched = (
@@ -322,5 +327,8 @@ def _give_input(hint: int) -> object:
     return _VIEW
 
 
-def _nothing(count: int) -> None:
+def _drop(count: int) -> None:
     """What comes is not looked at."""
+
+
+_GONE = asyncio.BufferedProtocol()

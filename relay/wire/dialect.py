@@ -43,8 +43,8 @@ class Dialect:
 
     `ending` judges an event by its fields. `error_event` is written where a stream breaks off, given the error and the
     stream's first and last event. `error_body` is the body of an answer that never began. `names_itself`: the first
-    event holds an id that an error event has to repeat. `passing` is how most events begin, of which neither wants to
-    know anything.
+    event holds an id that an error event has to repeat. Events that begin with `passing` end nothing, and no error
+    event needs to know of them: b"" for all events, () for none. (But for an event with two names, which nobody sends.)
     """
 
     name: str
