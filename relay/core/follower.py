@@ -161,7 +161,7 @@ class Follower(Reader):
     def block(self) -> None:
         self._stopped = self._late = True
         if not self.gone:
-            self._take_way(self._hold)
+            self._way, self.out = self._hold, self
 
     def unblock(self) -> None:
         self._stopped = False
@@ -181,10 +181,6 @@ class Follower(Reader):
 
     def send(self, piece: bytes) -> None:
         self._way(piece)
-
-    def _take_way(self, way: Callable[[bytes], None]) -> None:
-        self._way = way
-        self.out = self
 
     def _hold(self, piece: bytes) -> None:
         """It cannot have the latest yet."""
@@ -423,7 +419,7 @@ class Follower(Reader):
         if self._flush.at_once:
             self.out = self._sink
         else:
-            self._take_way(self._paced if self._warm else self._open)
+            self._way, self.out = (self._paced if self._warm else self._open), self
         if self._closing is not None:
             closing, self._closing = self._closing, None
             closing()
