@@ -17,7 +17,7 @@ from benchmarks.subjects import Subject
 EVENT_BYTES = 200
 ENDLESS = 99_999_999  # events per stream: no stream ends by itself
 # While streams come: one costs as much as fifty events, and those that are there have theirs already.
-STREAMS_PER_SECOND, WHERE_MANY, MANY = 1300, 700, 5000
+STREAMS_PER_SECOND, WHERE_MANY, MANY_STREAMS = 1300, 700, 5000
 
 COSTS = ("cpu_us", "user_us", "system_us")
 STARTS = ("ttft_p50_ms", "ttft_p95_ms", "ttft_p99_ms", "ttft_max_ms")
@@ -35,7 +35,7 @@ def open_streams(count: int, rate: float, seconds: float, size: int = EVENT_BYTE
 
 def ramp(count: int) -> float:
     """Seconds in which so many streams come."""
-    return count / (WHERE_MANY if count > MANY else STREAMS_PER_SECOND)
+    return count / (WHERE_MANY if count > MANY_STREAMS else STREAMS_PER_SECOND)
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class Downstream1(Connection1, asyncio.Protocol):
     def __init__(self, service: Service) -> None:
         super().__init__(service.wheel, service.limits.stall)
         self._service = service
-        # A function, not a bound method: those would be one object more for each connection.
+        # A function: a bound method would be one object more for each connection.
         self._state: Callable[[Downstream1, bytes], None] = Downstream1._read_head
         self._buffer = bytearray()
         self._scanned = 0

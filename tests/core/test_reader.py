@@ -25,7 +25,7 @@ def pair(overflow: Overflow = SMALL, *, attach: bool = True) -> tuple[Reader, Si
     return reader, sink, producer
 
 
-def test_while_the_sink_takes_everything_send_is_the_sinks_own() -> None:
+def test_while_the_sink_takes_everything_nothing_stands_between() -> None:
     reader, sink, _ = pair()
     assert reader.out is sink
     piece = bytes(10)
