@@ -33,7 +33,10 @@ socket, no clock and no logging: those floors are functions of the bytes and the
         tokens       names that nobody guesses
         access       the record of an exchange, and the access log
     net/             the only floor with transports
+        poller       which connections in the clear have something to read: one epoll for all of them
+        transport    a connection in the clear: a socket that is its own transport
         server       listen, bound the connections, drain
+        listener     where clients come in, in the clear
         certificate  TLS to clients: the context, the names it is for, its renewal
         greeting     a connection that has just come: which HTTP its client speaks
         service      the shapes of those that meet here: client, exchange, server; asker, call
@@ -88,9 +91,10 @@ socket, no clock and no logging: those floors are functions of the bytes and the
 
 One token's trip
 ----------------
-    provider socket -> ChunkedBody.take(count)       strip the transfer coding
+    provider socket -> Poller, once a turn           one read of each socket that has something
+                    -> ChunkedBody.take(count)       strip the transfer coding
                     -> Stream.feed(payload)          whole events, counted; one that may be the last is kept
-                    -> Connection1.send              re-frame, one transport.write
+                    -> Connection1.send              re-frame, one send
                     -> client socket
 
     provider socket -> Engine.receive(bytes)         over HTTP/2: walk the frames, join a stream's DATA
@@ -136,6 +140,7 @@ Where each rule lives
     which headers cross                   wire/headers.py
     what is ambiguous and refused         wire/head.py, http1.py, heads2.py
     what is a flood                       wire/flood.py
+    who is read, and when                 net/poller.py
     whose turn it is on a connection      net/connection2.py
     how much may wait, and what then      flow/overflow.py
     who stops reading the provider        flow/gate.py

@@ -34,6 +34,7 @@ from relay.errors import ConfigError, Drained, RelayError
 from relay.flow.overflow import Mode
 from relay.net.certificate import Certificate
 from relay.net.dial import Http, Origin, PoolLimits
+from relay.net.poller import Poller
 from relay.net.pool import Pool
 from relay.net.pulse import Pulse
 from relay.net.server import Address, Server
@@ -78,6 +79,7 @@ class App:
         self._clients = config.server.max_connections
         self._fit_descriptors()
         self._wheel = Wheel(self._loop)
+        self._poller = Poller(self._loop)
         self._pulse = Pulse(self._loop)
         self._access = AccessLog(config.server.access_log)
         self._certificate = self._read_certificate()
@@ -115,6 +117,7 @@ class App:
         )
         self._server = Server(
             self._wheel,
+            self._poller,
             ClientLimits(
                 head=timeouts.request_head,
                 body_idle=timeouts.request_body,
@@ -152,6 +155,7 @@ class App:
         await self._drain()
         self._wheel.close()
         self._pulse.close()
+        self._poller.close()
         self._access.close()
 
     def stop(self) -> None:
@@ -243,6 +247,7 @@ class App:
                 pong=timeouts.pong,
             ),
             self._wheel,
+            self._poller,
         )
         key = configuration.api_key(table, place)
         return Upstream(

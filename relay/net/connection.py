@@ -15,6 +15,7 @@ import termios
 from typing import cast
 
 from relay.net.timers import Alarm, Wheel
+from relay.net.transport import SocketTransport
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 # A stuck socket is looked at so often (seconds). Its end may come later by two of these: one until it is seen that it
@@ -26,9 +27,12 @@ LINGER_TIME = 2.0
 LINGER_BYTES = 1024 * 1024
 
 
+AnyTransport = asyncio.Transport | SocketTransport
+
+
 class Connection(asyncio.BaseProtocol):
-    """A protocol of uvloop's or asyncio's. Subclasses read and write; this knows how the socket takes it. `peer` is the
-    other side's address, `secure` whether TLS is spoken."""
+    """The protocol of a SocketTransport, or over TLS of the loop's own. Subclasses read and write; this knows how the
+    socket takes it. `peer` is the other side's address, `secure` whether TLS is spoken."""
 
     __slots__ = (
         "_blocked_at",
@@ -51,7 +55,7 @@ class Connection(asyncio.BaseProtocol):
         self.secure = False
         self._wheel = wheel
         self._stall = stall
-        self._transport = cast(asyncio.Transport, None)
+        self._transport = cast(AnyTransport, None)
         self._blocked_at = 0.0
         self._closing = False
         self._stall_mark = (0, 0, 0)
@@ -74,12 +78,13 @@ class Connection(asyncio.BaseProtocol):
     # The socket's own pace
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = cast(AnyTransport, transport)
         address = transport.get_extra_info("peername")
         self.peer = sys.intern(address[0]) if isinstance(address, tuple) else "unix"  # behind nginx it is one for all
         self.secure = transport.get_extra_info("ssl_object") is not None
-        # Over TLS uvloop does not resume at a limit of 0, because its buffer never shows as empty.
-        self._transport.set_write_buffer_limits(high=_TLS_HIGH_WATER if self.secure else 0)
+        if self.secure:
+            # uvloop does not resume at a limit of 0, because its buffer never shows as empty.
+            cast(asyncio.Transport, transport).set_write_buffer_limits(high=_TLS_HIGH_WATER)
 
     def _write(self, data: bytes) -> None:
         if not self.closed:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from relay.core.reader import Reader
 from relay.net.connection import Connection
 from relay.net.timers import Wheel
+from relay.net.transport import SocketTransport
 from relay.wire import chunked
 from relay.wire.head import EMPTY, Framing
 
@@ -23,7 +24,7 @@ class Connection1(Connection):
     def __init__(self, wheel: Wheel, stall: float) -> None:
         super().__init__(wheel, stall)
         self._framing = EMPTY
-        self._in_chunks = False  # a message is under way whose head has gone, and whose body are chunks
+        self._in_chunks = False  # the head of a message in chunks has gone, and nothing waits for the socket
         self._head = b""
         self.head_sent = False
         self._reader: Reader | None = None
@@ -47,8 +48,19 @@ class Connection1(Connection):
 
     def send(self, payload: bytes) -> None:
         if self._in_chunks:
-            # chunked.encode, without its call: this line is on the hot path.
-            self._transport.write(b"%x\r\n%b\r\n" % (len(payload), payload))
+            # The hot path: chunked.encode and SocketTransport.write, without their calls.
+            piece = b"%x\r\n%b\r\n" % (len(payload), payload)
+            transport = self._transport
+            if isinstance(transport, SocketTransport):
+                try:
+                    sent = transport.send(piece)
+                except OSError as error:
+                    transport.failed(error, piece)
+                else:
+                    if sent != len(piece):
+                        transport.keep(piece[sent:])
+            else:
+                transport.write(piece)
         elif self._reader is not None:
             piece = chunked.encode(payload) if self._framing.chunked else payload
             self._write(self._take_head() + piece if self._head else piece)
@@ -56,13 +68,13 @@ class Connection1(Connection):
     def _take_head(self) -> bytes:
         head, self._head = self._head, b""
         self.head_sent = True
-        self._in_chunks = self._framing.chunked and not self.closed
+        self._in_chunks = self._framing.chunked and not self.closed and not self._blocked_at
         return head
 
     def _end_message(self) -> None:
         """Send what a whole message still lacks: its head if it has no body, its last chunk."""
         head = self._take_head()
-        end = chunked.LAST_CHUNK if self._in_chunks else b""
+        end = chunked.LAST_CHUNK if self._framing.chunked else b""
         if head or end:
             self._write(head + end)
         self._in_chunks = False
@@ -73,10 +85,12 @@ class Connection1(Connection):
     # The socket's own pace
 
     def _hold(self) -> None:
+        self._in_chunks = False
         if self._reader is not None:
             self._reader.block()
 
     def _go_on(self) -> None:
+        self._in_chunks = self._framing.chunked and self.head_sent
         if self._reader is not None:
             self._reader.unblock()
 

@@ -250,7 +250,7 @@ class Connection2(Connection, asyncio.Protocol):
     def _receive(self, state: Callable[[bytes], None]) -> None:
         self.data_received = state
         if not self.closed:
-            # uvloop keeps the bound method, so it is told; for that it stops and starts reading.
+            # uvloop keeps the bound method, so it is told.
             self._transport.set_protocol(self)
 
     def _linger(self) -> None:

@@ -16,17 +16,20 @@ import ipaddress
 import socket
 import ssl
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 from relay.errors import ConnectFailed, ConnectTimeout, OutOfDescriptors, UpstreamError
 from relay.net.connection import nowhere
+from relay.net.poller import Poller
 from relay.net.timers import Wheel, within
+from relay.net.transport import SocketTransport
 from relay.net.upstream1 import Home, Upstream1
 from relay.net.upstream2 import Home2, Upstream2
 
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 Http = Literal["auto", "1.1", "2"]
+SocketAddress = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +70,11 @@ class Homes(Home, Home2, Protocol):  # type: ignore[misc]
 class Dialer:
     """Opens connections to one origin."""
 
-    def __init__(self, origin: Origin, limits: PoolLimits, wheel: Wheel, home: Homes) -> None:
+    def __init__(self, origin: Origin, limits: PoolLimits, wheel: Wheel, poller: Poller, home: Homes) -> None:
         self._origin = origin
         self._limits = limits
         self._wheel = wheel
+        self._poller = poller
         self._home = home
 
     async def open(self) -> Upstream1 | Upstream2:
@@ -108,24 +112,28 @@ class Dialer:
         addresses = await self._addresses()
         deadline = self._wheel.now + self._limits.connect
         while addresses:
-            host, family = addresses.pop(0)
+            family, address = addresses.pop(0)
             # Each has its share of what is left: one dead address (a broken IPv6, say) must not cost the others theirs.
             share = (deadline - self._wheel.now) / (len(addresses) + 1)
             try:
-                return await within(self._wheel, max(share, 0), self._open_one(host, family), lambda late: late.cut())
+                opening = self._open_one(family, address)
+                return await within(self._wheel, max(share, 0), opening, lambda late: late.cut())
             except (OSError, TimeoutError) as error:
                 failure = error
         raise failure
 
-    async def _open_one(self, host: str, family: int) -> Upstream1 | Upstream2:
+    async def _open_one(self, family: int, address: SocketAddress) -> Upstream1 | Upstream2:
         origin, limits = self._origin, self._limits
-        loop = asyncio.get_running_loop()
+        chooser = _Chooser(self)
         if origin.tls is None:
-            _, chooser = await loop.create_connection(self._make, host, origin.port, family=family)
+            transport = SocketTransport(self._poller, family)
+            transport.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await transport.reach(address)
+            transport.begin(chooser)
         else:
-            _, chooser = await loop.create_connection(
-                self._make,
-                host,
+            await asyncio.get_running_loop().create_connection(
+                lambda: chooser,
+                str(address[0]),
                 origin.port,
                 family=family,
                 ssl=origin.tls,
@@ -146,9 +154,6 @@ class Dialer:
             raise _OtherHttp("ALPN did not choose h2")
         return connection
 
-    def _make(self) -> _Chooser:
-        return _Chooser(self)
-
     def choose(self, alpn: str | None) -> Upstream1 | Upstream2:
         """The protocol for a connection whose handshake said this; None without TLS."""
         limits = self._limits
@@ -164,7 +169,7 @@ class Dialer:
             )
         return Upstream1(self._wheel, self._home, limits.stall, limits.idle)
 
-    async def _addresses(self) -> list[tuple[str, int]]:
+    async def _addresses(self) -> list[tuple[int, SocketAddress]]:
         origin = self._origin
         try:
             literal = ipaddress.ip_address(origin.host)
@@ -173,10 +178,15 @@ class Dialer:
                 found = await asyncio.get_running_loop().getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
             except UnicodeError:
                 raise ConnectionError("the host is not a name") from None
-            addresses = [(str(info[4][0]), int(info[0])) for info in found]
         else:
-            addresses = [(origin.host, socket.AF_INET if literal.version == 4 else socket.AF_INET6)]
-        return [address for address in addresses if origin.link_local or not is_link_local(address[0])]
+            if literal.version == 4:
+                return self._allowed([(socket.AF_INET, (origin.host, origin.port))])
+            # Behind a "%" it may name an interface, which becomes a number.
+            found = socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        return self._allowed([(int(info[0]), cast(SocketAddress, info[4])) for info in found])
+
+    def _allowed(self, addresses: list[tuple[int, SocketAddress]]) -> list[tuple[int, SocketAddress]]:
+        return [found for found in addresses if self._origin.link_local or not is_link_local(str(found[1][0]))]
 
 
 class _OtherHttp(ConnectionError):
@@ -195,7 +205,6 @@ class _Chooser(asyncio.Protocol):
         tls = transport.get_extra_info("ssl_object")
         self.chosen = self._dialer.choose(tls.selected_alpn_protocol() if tls is not None else None)
         self.chosen.connection_made(transport)
-        # Behind connection_made, which chooses the `get_buffer` that is stored here.
         transport.set_protocol(self.chosen)
 
     def data_received(self, data: bytes) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
+from relay.net.connection import AnyTransport
 from relay.net.downstream1 import Downstream1
 from relay.net.downstream2 import Downstream2
 from relay.net.service import Service
@@ -25,10 +26,10 @@ class Greeting(asyncio.Protocol):
         self._service = service
         self._heard = b""
         self._only_2 = False
-        self._transport = cast(asyncio.Transport, None)
+        self._transport = cast(AnyTransport, None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = cast(AnyTransport, transport)
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and tls.selected_alpn_protocol() != "h2":
             self._become(Downstream1(self._service), b"")
@@ -73,6 +74,6 @@ class Greeting(asyncio.Protocol):
 
     def _become(self, connection: Downstream1 | Downstream2, heard: bytes) -> None:
         self._transport.set_protocol(connection)
-        connection.connection_made(self._transport)
+        connection.connection_made(cast(asyncio.BaseTransport, self._transport))
         if heard and not connection.closed:
             connection.data_received(heard)

@@ -24,6 +24,7 @@ from collections import deque
 
 from relay.errors import PoolFull, PoolTimeout, UpstreamError
 from relay.net.dial import Dialer, Origin, PoolLimits
+from relay.net.poller import Poller
 from relay.net.service import Call
 from relay.net.timers import Wheel, within
 from relay.net.upstream1 import Upstream1
@@ -42,11 +43,11 @@ class _Decision(enum.Enum):
 class Pool:
     """All connections to one origin."""
 
-    def __init__(self, origin: Origin, limits: PoolLimits, wheel: Wheel) -> None:
+    def __init__(self, origin: Origin, limits: PoolLimits, wheel: Wheel, poller: Poller) -> None:
         self.origin = origin
         self.limits = limits
         self._wheel = wheel
-        self._dialer = Dialer(origin, limits, wheel, self)
+        self._dialer = Dialer(origin, limits, wheel, poller, self)
         self._open: set[Upstream1 | Upstream2] = set()
         self._connecting = 0
         self._idle: dict[Upstream1, None] = {}  # in the order of their release

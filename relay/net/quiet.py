@@ -19,11 +19,7 @@ to 12 ms, and only for events that come closer than that; on an older kernel its
 
 from __future__ import annotations
 
-import asyncio
 import socket
-import sys
-
-from relay.wire.input import INPUT
 
 # An acknowledgement waits for so long at the most (microseconds). RFC 9293, 3.8.6.3, allows for 500 ms. A kernel takes
 # no less than two of its ticks, of which it has 250 a second, or more.
@@ -31,31 +27,10 @@ _LATEST = 8000
 _TCP_DELACK_MAX_US = 46  # of <linux/tcp.h>
 
 
-class QuietSocket(socket.SocketType):
-    """A transport's socket, borrowed to say so. It never closes what is the transport's."""
-
-    __slots__ = ()
-
-    def __del__(self) -> None:
-        self.detach()
-
-    @classmethod
-    def of(cls, transport: asyncio.BaseTransport) -> QuietSocket | None:
-        """None where there is nothing to be said: no TCP in the clear, or a kernel that cannot bound the delay."""
-        if sys.platform != "linux" or transport.get_extra_info("ssl_object") is not None:
-            return None  # over TLS it is the loop that reads
-        try:
-            raw = transport.get_extra_info("socket")
-            if raw is None:
-                return None
-            quiet = cls(raw.family, raw.type, raw.proto, raw.fileno())
-            quiet.setsockopt(socket.IPPROTO_TCP, _TCP_DELACK_MAX_US, _LATEST)
-        except (OSError, ValueError):
-            return None  # also if it was closed before anybody was told that it is there
-        return quiet
-
-    def __call__(self, hint: int) -> object:
-        """The loop is about to read: the protocol's `get_buffer` (asyncio.BufferedProtocol). Not as a method of that
-        name, which would be one object more for each connection, to be fetched for every event."""
-        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
-        return INPUT
+def hush(connection: socket.SocketType) -> bool:
+    """Bound the delay; False where the kernel cannot, and nothing may be said."""
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, _TCP_DELACK_MAX_US, _LATEST)
+    except OSError:
+        return False
+    return True

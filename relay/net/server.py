@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from relay.errors import ConfigError, RelayError
 from relay.net.certificate import Certificate
 from relay.net.greeting import Greeting
+from relay.net.listener import Listener
+from relay.net.poller import Poller
 from relay.net.service import Client, ClientLimits, Connected, Exchange
 from relay.net.timers import Wheel
 from relay.wire.head import RequestHead
@@ -41,6 +43,7 @@ class Server:
     def __init__(
         self,
         wheel: Wheel,
+        poller: Poller,
         limits: ClientLimits,
         bound: int,
         make: Callable[[RequestHead, Client], Exchange],
@@ -50,6 +53,7 @@ class Server:
         self.wheel = wheel
         self.limits = limits
         self.draining = False
+        self._poller = poller
         self._bound = bound
         self._make = make
         self._refuse = refuse
@@ -58,7 +62,7 @@ class Server:
         # Set while no client is connected.
         self.empty = asyncio.Event()
         self.empty.set()
-        self._listening: list[asyncio.Server] = []
+        self._listening: list[asyncio.Server | Listener] = []
         self.turned_away = 0
 
     @property
@@ -79,15 +83,18 @@ class Server:
                 listener.close()
             raise
         for address, listener in zip(addresses, sockets, strict=True):
-            server = await loop.create_server(
-                lambda: Greeting(self),
-                sock=listener,
-                backlog=_BACKLOG,
-                ssl=None if certificate is None else certificate.context,
-                ssl_handshake_timeout=None if certificate is None else self.limits.head,
-                ssl_shutdown_timeout=None if certificate is None else self.limits.stall,
-            )
-            self._listening.append(server)
+            if certificate is None:
+                self._listening.append(Listener(listener, _BACKLOG, self._poller, lambda: Greeting(self)))
+            else:
+                server = await loop.create_server(
+                    lambda: Greeting(self),
+                    sock=listener,
+                    backlog=_BACKLOG,
+                    ssl=certificate.context,
+                    ssl_handshake_timeout=self.limits.head,
+                    ssl_shutdown_timeout=self.limits.stall,
+                )
+                self._listening.append(server)
             bound.append(Address(address.host, listener.getsockname()[1]))
         return bound
 
@@ -136,6 +143,7 @@ def _bind(address: Address) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # Accepted sockets inherit these.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _NOT_SENT_LOW_WATER)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

@@ -2,8 +2,8 @@
 
         IDLE --ask--> HEAD --head--> BODY --end--> IDLE | closed
 
-The body's bytes go from the socket straight into the coding's `take`: it is made the connection's `buffer_updated`
-while the body lasts, so that the hot path has no frame of ours before it.
+The body's bytes go from the socket straight into the coding's `take`: while the body lasts it is the transport's taker,
+so that the hot path has no frame of ours before it. (Over TLS, it is the connection's `buffer_updated`.)
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from relay.errors import (
     UpstreamTimeout,
 )
 from relay.flow.gate import Gate
-from relay.net.connection import STALL_LOOK, nowhere
+from relay.net.connection import STALL_LOOK
 from relay.net.connection1 import Connection1
-from relay.net.quiet import QuietSocket
 from relay.net.service import Asker
 from relay.net.timers import Wheel
+from relay.net.transport import SocketTransport, Taker
 from relay.wire import http1
 from relay.wire.body import Body, ConnectionBody, LengthBody
 from relay.wire.chunked import ChunkedBody
@@ -78,7 +78,6 @@ class Upstream1(Connection1, asyncio.BufferedProtocol):
         "_transfer",
         "buffer_updated",
         "gate",
-        "get_buffer",
         "idle_since",
         "idle_time",
         "served",
@@ -86,8 +85,7 @@ class Upstream1(Connection1, asyncio.BufferedProtocol):
 
     def __init__(self, wheel: Wheel, home: Home, stall: float, idle_time: float) -> None:
         super().__init__(wheel, stall)
-        self.get_buffer: Callable[[int], object] = _give_input  # type: ignore[assignment]
-        self.buffer_updated: Callable[[int], None] = self._read_head  # type: ignore[assignment]
+        self.buffer_updated: Callable[[int], None] = _NOBODY.take  # type: ignore[assignment]
         self._home = home
         self._buffer: bytearray | None = None
         self._question: _Question | None = None
@@ -99,10 +97,6 @@ class Upstream1(Connection1, asyncio.BufferedProtocol):
         self.served = 0
         self.idle_time = idle_time
         self.idle_since = wheel.now
-
-    # Never called. uvloop stores it where there is one; else it would keep that of the transport's protocol before, and
-    # with it the one that dialled.
-    data_received = staticmethod(nowhere)
 
     # Asking
 
@@ -164,19 +158,29 @@ class Upstream1(Connection1, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.get_buffer = QuietSocket.of(transport) or _give_input
+        self._give(self)
+        if isinstance(self._transport, SocketTransport):
+            self._transport.hush()
 
-    def _receive(self, state: Callable[[int], None]) -> None:
-        """From now on the connection's bytes go to `state`, which is told how many of them are in INPUT."""
-        self.buffer_updated = state
-        if not self.closed:
-            # uvloop keeps the bound method, so it is told; for that it stops and starts reading.
-            self._transport.set_protocol(self)
+    def get_buffer(self, hint: int) -> memoryview:
+        return _VIEW
+
+    def _give(self, taker: Taker) -> None:
+        """From now on the connection's bytes are the taker's."""
+        transport = self._transport
+        if isinstance(transport, SocketTransport):
+            transport.tell(taker)
+        elif self.buffer_updated != taker.take:
+            self.buffer_updated = taker.take
+            if not self.closed:
+                # uvloop keeps the bound method, so it is told; for that it stops and starts reading.
+                transport.set_protocol(self)
 
     def _ignore(self) -> None:
-        self._receive(_drop)
+        self._give(_NOBODY)
 
-    def _read_head(self, count: int) -> None:
+    def take(self, count: int) -> None:
+        """A head comes, or what nobody has asked for."""
         question = self._question
         if question is None or self._buffer is None:
             # Bytes that nobody asked for: whatever they are, the next answer must not begin with them.
@@ -227,7 +231,7 @@ class Upstream1(Connection1, asyncio.BufferedProtocol):
         if rest:
             body.receive(rest)
         if self._body is body:
-            self._receive(body.take)
+            self._give(body)
 
     def _body_of(self, framing: Framing) -> Body:
         if framing.chunked:
@@ -236,12 +240,10 @@ class Upstream1(Connection1, asyncio.BufferedProtocol):
 
     def body_ended(self, rest: bytes) -> None:
         transfer = self._transfer
-        reading_body = self.buffer_updated != self._read_head
         self._forget()
         self.served += 1
         if self._keep and self._sent_whole and not rest and not self.closed:
-            if reading_body:
-                self._receive(self._read_head)
+            self._give(self)
             self.idle_since = self._wheel.now
             self._wheel.watch(self, self.idle_since + self.idle_time)
             self._home.release(self)
@@ -262,7 +264,6 @@ class Upstream1(Connection1, asyncio.BufferedProtocol):
 
     def _left(self, error: Exception | None) -> None:
         super()._left(error)
-        self.get_buffer = _give_input
         if self.secure:
             # The loop's TLS would keep the methods that it has stored, they this connection, and it the loop's TLS.
             self._transport.set_protocol(_GONE)
@@ -322,13 +323,10 @@ class Upstream1(Connection1, asyncio.BufferedProtocol):
         return 0
 
 
-def _give_input(hint: int) -> object:
-    """Where a connection is read into that acknowledges as the kernel pleases."""
-    return _VIEW
+class _Nobody:
+    def take(self, count: int) -> None:
+        """What comes is not looked at."""
 
 
-def _drop(count: int) -> None:
-    """What comes is not looked at."""
-
-
+_NOBODY = _Nobody()
 _GONE = asyncio.BufferedProtocol()

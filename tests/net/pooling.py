@@ -10,6 +10,7 @@ from typing import Any, cast
 import uvloop
 
 from relay.net.dial import Origin, PoolLimits
+from relay.net.poller import Poller
 from relay.net.pool import Pool
 from relay.net.timers import Wheel
 from relay.net.upstream1 import Upstream1
@@ -49,7 +50,7 @@ class Place:
         self.wheel = Wheel(cast(asyncio.AbstractEventLoop, self.loop))
         self.wheel.start()
         self.provider = provider
-        self.pool = Pool1(Origin("p", host, provider.port), limits, self.wheel)
+        self.pool = Pool1(Origin("p", host, provider.port), limits, self.wheel, Poller(asyncio.get_running_loop()))
 
     def pass_time(self, seconds: float) -> None:
         self.loop.pass_time(seconds)

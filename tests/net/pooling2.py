@@ -18,6 +18,7 @@ from relay.errors import RelayError, UpstreamError
 from relay.flow.gate import Gate
 from relay.flow.overflow import ANSWER, REQUEST
 from relay.net.dial import Http, Origin, PoolLimits
+from relay.net.poller import Poller
 from relay.net.pool import Pool
 from relay.net.service import Call
 from relay.net.timers import Wheel
@@ -148,7 +149,8 @@ class Place2:
         self.wheel.start()
         self.provider = provider
         host = "127.0.0.1" if tls is None else "localhost"
-        self.pool = Pool(Origin("p", host, provider.port, tls=tls, http=http), limits, self.wheel)
+        origin = Origin("p", host, provider.port, tls=tls, http=http)
+        self.pool = Pool(origin, limits, self.wheel, Poller(asyncio.get_running_loop()))
 
     def pass_time(self, seconds: float) -> None:
         self.loop.pass_time(seconds)

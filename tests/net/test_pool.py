@@ -10,7 +10,8 @@ import socket
 import pytest
 
 from relay.errors import ConnectFailed, ConnectTimeout, PoolFull, PoolTimeout
-from relay.net.dial import Dialer, PoolLimits
+from relay.net.dial import Dialer, PoolLimits, SocketAddress
+from relay.net.poller import Poller
 from relay.net.upstream1 import Upstream1
 from relay.net.upstream2 import Upstream2
 from tests.net.pooling import Place, Pool1, Provider, asked, run, serving, turns, until
@@ -254,8 +255,8 @@ def test_a_provider_that_closes_at_once_costs_no_place() -> None:
     class Slammed(Dialer):
         """Its connections are lost before those who wait for them have heard of them."""
 
-        async def _open_one(self, host: str, family: int) -> Upstream1 | Upstream2:
-            connection = await super()._open_one(host, family)
+        async def _open_one(self, family: int, address: SocketAddress) -> Upstream1 | Upstream2:
+            connection = await super()._open_one(family, address)
             connection.cut()
             await until(lambda: connection.closed)
             return connection
@@ -263,8 +264,9 @@ def test_a_provider_that_closes_at_once_costs_no_place() -> None:
     async def test() -> None:
         async with serving() as place:
             limits = PoolLimits(connections=1)
-            pool = Pool1(place.pool.origin, limits, place.wheel)
-            pool._dialer = Slammed(place.pool.origin, limits, place.wheel, pool)
+            poller = Poller(asyncio.get_running_loop())
+            pool = Pool1(place.pool.origin, limits, place.wheel, poller)
+            pool._dialer = Slammed(place.pool.origin, limits, place.wheel, poller, pool)
             for _ in range(3):
                 with pytest.raises(ConnectFailed):
                     await asyncio.wait_for(pool.acquire(), 10)

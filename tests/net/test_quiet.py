@@ -5,60 +5,53 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from relay.net import quiet
-from relay.net.quiet import QuietSocket
-from relay.wire.input import INPUT
+from relay.net.poller import Poller
+from relay.net.transport import SocketTransport
 from tests.net.pooling import run, until
 
 _EVENTS = 300
 _SEGMENTS_OUT = 136  # tcpi_segs_out in the kernel's struct tcp_info
 
 
-class Reader(asyncio.BufferedProtocol):
-    """Counts what is read, through `wrap`ped reads."""
+class Reader(asyncio.Protocol):
+    """Counts what is read."""
 
-    def __init__(self, wrap: Callable[[asyncio.BaseTransport], QuietSocket | None]) -> None:
-        self.wrap = wrap
+    def __init__(self) -> None:
         self.read = 0
         self.lost = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-        self.quiet = self.wrap(transport)
-        if self.quiet is not None:
-            self.get_buffer = self.quiet  # type: ignore[method-assign]
-            transport.set_protocol(self)
-
-    def get_buffer(self, hint: int) -> Any:
-        return INPUT
-
-    def buffer_updated(self, count: int) -> None:
+    def take(self, count: int) -> None:
         self.read += count
 
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = True
 
 
-async def segments_out(wrap: Callable[[asyncio.BaseTransport], QuietSocket | None]) -> int:
+async def segments_out(*, hushed: bool) -> int:
     """Packets sent by who only reads: events come one by one, each when the last has been read."""
     listener = socket.create_server(("127.0.0.1", 0))
-    loop = asyncio.get_running_loop()
-    _, reader = await loop.create_connection(lambda: Reader(wrap), *listener.getsockname())
+    poller = Poller(asyncio.get_running_loop())
+    transport = SocketTransport(poller, socket.AF_INET)
+    await transport.reach(listener.getsockname())
     provider, _ = listener.accept()
+    reader = Reader()
+    transport.begin(reader)
+    transport.tell(reader)
+    if hushed:
+        transport.hush()
     with listener, provider:
         provider.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for number in range(_EVENTS):
             provider.send(b"data: token\n\n")
             await until(lambda number=number: reader.read == 13 * (number + 1))  # type: ignore[misc]
-        raw = reader.transport.get_extra_info("socket")
-        info = raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-        reader.transport.abort()  # type: ignore[attr-defined]
+        info = transport.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+        transport.abort()
         await until(lambda: reader.lost)
+    poller.close()
     return int(struct.unpack_from("I", info, _SEGMENTS_OUT)[0])
 
 
@@ -66,8 +59,8 @@ def test_a_stream_is_acknowledged_less_often_than_it_has_events() -> None:
     counted: list[int] = []
 
     async def test() -> None:
-        counted.append(await segments_out(lambda transport: None))
-        counted.append(await segments_out(QuietSocket.of))
+        counted.append(await segments_out(hushed=False))
+        counted.append(await segments_out(hushed=True))
 
     run(test)
     loud, hushed = counted
@@ -90,15 +83,7 @@ def test_a_kernel_that_cannot_bound_the_delay_keeps_its_own_way(monkeypatch: pyt
     counted: list[int] = []
 
     async def test() -> None:
-        counted.append(await segments_out(QuietSocket.of))
+        counted.append(await segments_out(hushed=True))
 
     run(test)
     assert counted[0] >= 0.9 * _EVENTS
-
-
-def test_a_borrowed_socket_is_not_closed() -> None:
-    with socket.socket() as own:
-        borrowed = QuietSocket(own.family, own.type, own.proto, own.fileno())
-        assert borrowed.fileno() == own.fileno()
-        del borrowed
-        own.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)

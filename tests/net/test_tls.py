@@ -13,6 +13,7 @@ from typing import cast
 import pytest
 
 from relay.net.dial import Origin, PoolLimits
+from relay.net.poller import Poller
 from relay.net.timers import Wheel
 from relay.net.upstream1 import Upstream1
 from tests.conftest import RelayMaker
@@ -145,7 +146,8 @@ def test_connection_that_was_cut_is_freed_without_the_collector(certificate: tup
         wheel = Wheel(cast(asyncio.AbstractEventLoop, Loop()))
         wheel.start()
         port = server.sockets[0].getsockname()[1]
-        pool = Pool1(Origin("p", "localhost", port, tls=trust, http="1.1"), PoolLimits(), wheel)
+        poller = Poller(asyncio.get_running_loop())
+        pool = Pool1(Origin("p", "localhost", port, tls=trust, http="1.1"), PoolLimits(), wheel, poller)
         gc.collect()
         gc.disable()
         try:

@@ -1,0 +1,61 @@
+"""Where clients come in, in the clear: each accepted connection becomes a SocketTransport."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+
+from relay.net.poller import Poller
+from relay.net.transport import SocketTransport
+
+# So many are accepted before the loop sees to anything else: a burst of clients must not hold up the streams.
+_BATCH = 16
+# Without a descriptor left, or memory, nothing is accepted for so long (seconds).
+_PAUSE = 1.0
+_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Listener:
+    """Of a bound socket, which is its own from now on; `make` makes the protocol of each connection."""
+
+    def __init__(
+        self, bound: socket.socket, backlog: int, poller: Poller, make: Callable[[], asyncio.BaseProtocol]
+    ) -> None:
+        self._socket = bound
+        self._poller = poller
+        self._make = make
+        self._pause: asyncio.TimerHandle | None = None
+        bound.listen(backlog)
+        self._listen()
+
+    def close(self) -> None:
+        """Accept no more. Who was not accepted yet gets a RST."""
+        if self._pause is not None:
+            self._pause.cancel()
+        self._poller.loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+
+    def _listen(self) -> None:
+        self._pause = None
+        self._poller.loop.add_reader(self._socket.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(_BATCH):
+            try:
+                client, _address = self._socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno not in _SHORT:
+                    continue  # it has left before it was accepted
+                self._wait(error)
+                return
+            SocketTransport(self._poller, client.family, client.detach()).begin(self._make())
+
+    def _wait(self, error: OSError) -> None:
+        loop = self._poller.loop
+        loop.remove_reader(self._socket.fileno())
+        self._pause = loop.call_later(_PAUSE, self._listen)
+        loop.call_exception_handler({"message": "no client can be accepted for a moment", "exception": error})

@@ -1,0 +1,256 @@
+"""A connection in the clear: a socket that is its own transport.
+
+What asyncio calls a transport (asyncio.Transport), for as much of it as relay's protocols ask for, with two things
+more: its `send` is the system's, for whoever knows that nothing else waits to be sent (the hot path does); and what it
+reads may stay in INPUT (`tell`). Its buffer holds what a write has left over, and its high mark is 0: the protocol is
+paused when there is anything in it, and resumed when there is nothing.
+
+        OPEN --close--> CLOSING --all is sent--> LOST        connection_lost is told in a turn of its own, and behind
+          \\---------- abort, an error ----------/            it the descriptor is closed (poller.py says why)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import os
+import select
+import socket
+from typing import Any, Protocol, cast
+
+from relay.net.poller import BYTES, COUNT, NOT, QUIET, Poller
+from relay.net.quiet import hush
+
+
+class Taker(Protocol):
+    """Who is told of what was read."""
+
+    def take(self, count: int, /) -> None:
+        """The first `count` bytes of INPUT are the connection's next; they have to be taken out before this returns."""
+
+
+class _State(enum.Enum):
+    OPEN = enum.auto()
+    CLOSING = enum.auto()
+    LOST = enum.auto()
+
+
+class SocketTransport(socket.SocketType):
+    """`protocol` is told what happens to it, and its bytes, unless there is a `taker`. `how` it is read and what is
+    `watched` for is the poller's. Errors of the socket end the connection: none is raised."""
+
+    __slots__ = ("_ends", "_kept", "_poller", "_reads", "_state", "how", "protocol", "taker", "watched")
+
+    def __init__(self, poller: Poller, family: int, descriptor: int | None = None) -> None:
+        """Of an accepted connection's descriptor, which is then the transport's; without one, of a new socket."""
+        super().__init__(family, socket.SOCK_STREAM, 0, descriptor)
+        self.setblocking(False)
+        self.protocol: asyncio.Protocol = _GONE
+        self.taker: Taker = _GONE
+        self.how = NOT
+        self.watched = 0
+        self._reads = BYTES  # how it is read when it is
+        self._poller = poller
+        self._state = _State.OPEN
+        self._kept: bytearray | None = None
+        self._ends = False  # nothing will be written behind what is kept
+
+    # The beginning
+
+    async def reach(self, address: tuple[str | int, ...]) -> None:
+        """Connect. Raises OSError; then, and if it is cancelled, the socket is closed."""
+        try:
+            try:
+                self.connect(address)
+            except BlockingIOError:
+                reaching = self.protocol = _Reaching(self._poller.loop)
+                self._poller.watch(self, select.EPOLLOUT)
+                await reaching.done
+                number = self.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if number:
+                    raise OSError(number, os.strerror(number)) from None
+        except BaseException:
+            self._dispose()
+            raise
+
+    def begin(self, protocol: asyncio.BaseProtocol) -> None:
+        """The connection is there: it is the protocol's from now on."""
+        self.set_protocol(protocol)
+        protocol.connection_made(cast(asyncio.BaseTransport, self))
+        self.resume_reading()
+
+    # Reading
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = cast(asyncio.Protocol, protocol)
+
+    def tell(self, taker: Taker) -> None:
+        """What is read stays in INPUT from now on, and the taker is told how much it is."""
+        self.taker = taker
+        self._read_as(max(self._reads, COUNT))
+
+    def hush(self) -> None:
+        """Read quietly (quiet.py), where that can be had."""
+        if hush(self):
+            self._read_as(QUIET)
+
+    def _read_as(self, how: int) -> None:
+        self._reads = how
+        if self.how:
+            self.how = how
+
+    def pause_reading(self) -> None:
+        self.how = NOT
+        self._poller.watch(self, self.watched & ~select.EPOLLIN)
+
+    def resume_reading(self) -> None:
+        if self._state is _State.OPEN:
+            self.how = self._reads
+            self._poller.watch(self, self.watched | select.EPOLLIN)
+
+    def ended(self) -> None:
+        """The peer has ended its side; a protocol of ours has nothing to say to that."""
+        self.protocol.eof_received()
+        self.close()
+
+    # Writing
+
+    def write(self, data: bytes) -> None:
+        if self._kept is not None:
+            self._kept += data
+        elif self._state is not _State.LOST:
+            try:
+                sent = self.send(data)
+            except OSError as error:
+                self.failed(error, data)
+            else:
+                if sent < len(data):
+                    self.keep(data[sent:])
+
+    def keep(self, rest: bytes) -> None:
+        """What the socket has not taken of a write."""
+        if self._state is not _State.LOST:
+            self._kept = bytearray(rest)
+            self._poller.watch(self, self.watched | select.EPOLLOUT)
+            self.protocol.pause_writing()
+
+    def failed(self, error: OSError, data: bytes = b"") -> None:
+        """What the system says to a read, or to a write of this."""
+        if not isinstance(error, BlockingIOError):
+            self._lose(error)
+        elif data:
+            self.keep(data)
+
+    def happened(self, events: int) -> None:
+        """Anything but that there is something to read. What went wrong, a read or a write will tell."""
+        if events & ~select.EPOLLIN and self.watched & select.EPOLLOUT:
+            self._send_kept()
+
+    def _send_kept(self) -> None:
+        if self._kept is not None:
+            try:
+                sent = self.send(self._kept)
+            except OSError as error:
+                self.failed(error)
+                return
+            del self._kept[:sent]
+            if self._kept:
+                return
+            self._kept = None
+        if self._ends:
+            self._end()
+        self.protocol.resume_writing()
+        if self._kept is None:
+            self._poller.watch(self, self.watched & ~select.EPOLLOUT)
+            if self._state is _State.CLOSING:
+                self._lose(None)
+
+    def get_write_buffer_size(self) -> int:
+        return len(self._kept or b"")
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        """End our side, when what was written has been taken."""
+        self._ends = True
+        if self._kept is None and self._state is not _State.LOST:
+            self._end()
+
+    def _end(self) -> None:
+        try:
+            self.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self._lose(error)
+
+    # The end
+
+    def is_closing(self) -> bool:
+        return self._state is not _State.OPEN
+
+    def close(self) -> None:
+        """When what was written has been taken; nothing is read any more."""
+        if self._state is _State.OPEN:
+            self._state = _State.CLOSING
+            self.pause_reading()
+            if self._kept is None:
+                self._lose(None)
+
+    def abort(self) -> None:
+        """Now. What was written and not taken is lost."""
+        self._lose(None)
+
+    def _lose(self, error: OSError | None) -> None:
+        if self._state is not _State.LOST:
+            self._state = _State.LOST
+            self._kept = None
+            self.how = NOT
+            self._poller.watch(self, 0)
+            self._poller.loop.call_soon(self._leave, error)
+
+    def _leave(self, error: OSError | None) -> None:
+        try:
+            self.protocol.connection_lost(error)
+        finally:
+            self._dispose()
+
+    def _dispose(self) -> None:
+        self._state = _State.LOST
+        self.protocol = self.taker = _GONE
+        self._poller.forget(self)
+        super().close()
+
+    def get_extra_info(self, name: str) -> Any:
+        """`socket`, `sockname`, `peername`, as asyncio's: None if it has gone already. Of TLS there is none."""
+        try:
+            match name:
+                case "socket":
+                    return self if self.fileno() >= 0 else None
+                case "peername":
+                    return self.getpeername()
+                case "sockname":
+                    return self.getsockname()
+        except OSError:
+            pass
+        return None
+
+
+class _Reaching(asyncio.Protocol):
+    """Of a connection that is on its way: the first that it is told is that it can be written to, or never will be."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.done: asyncio.Future[None] = loop.create_future()
+
+    def resume_writing(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+class _Gone(asyncio.Protocol):
+    """Of a connection that is nobody's."""
+
+    def take(self, count: int) -> None:
+        """It is not looked at."""
+
+
+_GONE = _Gone()

@@ -1,0 +1,484 @@
+"""A connection in the clear that is its own transport: on real sockets, what its protocol and its peer see of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay.net import listener as listening
+from relay.net.listener import Listener
+from relay.net.poller import Poller
+from relay.net.transport import SocketTransport
+from relay.wire.input import INPUT
+from tests.net.pooling import run, until
+
+_RESET = struct.pack("ii", 1, 0)
+_MUCH = bytes(range(256)) * 16384  # more than two sockets hold
+
+
+class Heard(asyncio.Protocol):
+    """Writes down what it is told. `answer` is what it does with the first bytes that come."""
+
+    def __init__(self, answer: Callable[[], None] | None = None) -> None:
+        self.told: list[str] = []
+        self.got = bytearray()
+        self.error: Exception | None = None
+        self.answer = answer
+
+    @property
+    def lost(self) -> bool:
+        return "lost" in self.told
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.told.append("made")
+
+    def data_received(self, data: bytes) -> None:
+        self.got += data
+        answer, self.answer = self.answer, None
+        if answer is not None:
+            answer()
+
+    def eof_received(self) -> None:
+        self.told.append("eof")
+
+    def pause_writing(self) -> None:
+        self.told.append("pause")
+
+    def resume_writing(self) -> None:
+        self.told.append("resume")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.told.append("lost")
+        self.error = error
+
+
+class Scene:
+    """A poller, and connections between it and plain sockets."""
+
+    def __init__(self) -> None:
+        self.poller = Poller(asyncio.get_running_loop())
+        self.peers: list[socket.socket] = []
+        self.complaints: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: self.complaints.append(context))
+
+    def pair(self, protocol: Heard) -> tuple[SocketTransport, socket.socket]:
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        self.peers.append(theirs)
+        transport = SocketTransport(self.poller, ours.family, ours.detach())
+        transport.begin(protocol)
+        return transport, theirs
+
+    async def over_tcp(self, protocol: Heard) -> tuple[SocketTransport, socket.socket]:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            transport = SocketTransport(self.poller, socket.AF_INET)
+            await transport.reach(server.getsockname())
+            theirs, _ = server.accept()
+        theirs.setblocking(False)
+        self.peers.append(theirs)
+        transport.begin(protocol)
+        return transport, theirs
+
+    def close(self) -> None:
+        for peer in self.peers:
+            peer.close()
+        self.poller.close()
+
+
+@contextlib.contextmanager
+def scene() -> Iterator[Scene]:
+    made = Scene()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+async def turns(count: int = 5) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def read_all(peer: socket.socket) -> bytes:
+    """Until its end."""
+    loop = asyncio.get_running_loop()
+    got = bytearray()
+    while data := await loop.sock_recv(peer, 1 << 20):
+        got += data
+    return bytes(got)
+
+
+# Reading
+
+
+def test_what_comes_is_given_to_the_protocol_and_then_the_end() -> None:
+    async def test() -> None:
+        with scene() as stage:
+            protocol = Heard()
+            transport, peer = stage.pair(protocol)
+            peer.send(b"one")
+            await until(lambda: bytes(protocol.got) == b"one")
+            peer.send(b" two")
+            peer.shutdown(socket.SHUT_WR)
+            await until(lambda: protocol.lost)
+            assert (protocol.told, bytes(protocol.got)) == (["made", "eof", "lost"], b"one two")
+            assert protocol.error is None
+            assert transport.is_closing()
+            assert transport.fileno() == -1
+            assert await read_all(peer) == b""
+
+    run(test)
+
+
+def test_a_taker_is_told_how_much_lies_in_the_buffer() -> None:
+    async def test() -> None:
+        with scene() as stage:
+            protocol = Heard()
+            transport, peer = stage.pair(protocol)
+            taken: list[bytes] = []
+
+            class Taker:
+                def take(self, count: int) -> None:
+                    taken.append(INPUT[:count])
+
+            transport.tell(Taker())
+            peer.send(b"some bytes")
+            await until(lambda: bool(taken))
+            assert (taken, bytes(protocol.got)) == ([b"some bytes"], b"")
+
+    run(test)
+
+
+def test_nothing_is_read_while_reading_is_paused_and_no_turn_is_spent_on_a_peer_that_has_gone() -> None:
+    async def test() -> None:
+        with scene() as stage:
+            protocol = Heard()
+            transport, peer = await stage.over_tcp(protocol)
+            transport.pause_reading()
+            peer.send(b"late")
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            peer.close()  # an event of the kernel's that nobody can leave unheard
+            assert stage.poller._epoll.poll(0) == []
+            await turns()
+            assert (protocol.told, bytes(protocol.got)) == (["made"], b"")
+            transport.resume_reading()
+            await until(lambda: protocol.lost)
+            assert isinstance(protocol.error, ConnectionResetError)
+
+    run(test)
+
+
+def test_a_connection_that_is_dropped_by_another_ones_bytes_hears_no_more() -> None:
+    """Both have something in the same batch, and the descriptor of the one is taken again at once."""
+
+    async def test() -> None:
+        with scene() as stage:
+            protocols: list[Heard] = []
+            pairs: list[tuple[SocketTransport, socket.socket]] = []
+
+            def drop_the_other() -> None:
+                (other,) = (each for at, each in enumerate(pairs) if not protocols[at].got)
+                other[0].abort()
+                stage.pair(late)
+
+            late = Heard()
+            for _ in range(2):
+                protocols.append(Heard(drop_the_other))
+                pairs.append(stage.pair(protocols[-1]))
+            for _, peer in pairs:
+                peer.send(b"x")
+            await until(lambda: any(protocol.lost for protocol in protocols))
+            await turns()
+            assert sorted(bytes(protocol.got) for protocol in protocols) == [b"", b"x"]
+            assert (late.told, bytes(late.got)) == (["made"], b"")
+
+    run(test)
+
+
+def test_a_defect_in_one_protocol_ends_one_connection() -> None:
+    async def test() -> None:
+        with scene() as stage:
+
+            def fail() -> None:
+                raise ZeroDivisionError
+
+            broken, sound = Heard(fail), Heard()
+            _, peer = stage.pair(broken)
+            _, other = stage.pair(sound)
+            peer.send(b"x")
+            other.send(b"y")
+            await until(lambda: broken.lost and bool(sound.got))
+            (complaint,) = stage.complaints
+            assert isinstance(complaint["exception"], ZeroDivisionError)
+            assert not sound.lost
+
+    run(test)
+
+
+# Writing
+
+
+def test_what_a_socket_does_not_take_waits_and_the_protocol_with_it() -> None:
+    async def test() -> None:
+        with scene() as stage:
+            protocol = Heard()
+            transport, peer = stage.pair(protocol)
+            transport.write(_MUCH)
+            assert protocol.told == ["made", "pause"]
+            waiting = transport.get_write_buffer_size()
+            assert 0 < waiting < len(_MUCH)
+            transport.write(b"behind it")
+            assert transport.get_write_buffer_size() == waiting + len(b"behind it")
+            transport.close()
+            transport.write(b", and this")
+            assert await read_all(peer) == _MUCH + b"behind it, and this"
+            await until(lambda: protocol.lost)
+            assert protocol.told == ["made", "pause", "resume", "lost"]
+            assert protocol.error is None
+
+    run(test)
+
+
+def test_what_is_written_on_being_resumed_comes_behind_the_rest() -> None:
+    async def test() -> None:
+        with scene() as stage:
+
+            class Refills(Heard):
+                def resume_writing(self) -> None:
+                    super().resume_writing()
+                    if self.told.count("resume") < 3:
+                        transport.write(_MUCH)
+                    else:
+                        transport.write_eof()
+
+            protocol = Refills()
+            transport, peer = stage.pair(protocol)
+            transport.write(_MUCH)
+            assert await read_all(peer) == _MUCH * 3
+            assert protocol.told == ["made", *["pause", "resume"] * 3]
+            assert stage.poller._epoll.poll(0) == []  # room to write is waited for by nobody
+
+    run(test)
+
+
+def test_an_end_waits_for_what_was_written_before_it() -> None:
+    async def test() -> None:
+        with scene() as stage:
+            protocol = Heard()
+            transport, peer = stage.pair(protocol)
+            transport.write(_MUCH)
+            transport.write_eof()
+            assert await read_all(peer) == _MUCH
+            peer.send(b"still heard")
+            await until(lambda: bytes(protocol.got) == b"still heard")
+            assert not transport.is_closing()
+
+    run(test)
+
+
+def test_an_abort_loses_what_waits() -> None:
+    async def test() -> None:
+        with scene() as stage:
+            protocol = Heard()
+            transport, peer = stage.pair(protocol)
+            transport.write(_MUCH)
+            transport.abort()
+            transport.write(b"nobody's")
+            transport.keep(b"nor this")
+            assert not protocol.lost  # not within a call of his own
+            await until(lambda: protocol.lost)
+            assert len(await read_all(peer)) < len(_MUCH)
+            transport.abort()
+            transport.close()
+            await turns()
+            assert protocol.told == ["made", "pause", "lost"]
+
+    run(test)
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+def test_a_peer_that_resets_ends_the_connection_and_says_why(blocked: bool) -> None:
+    async def test() -> None:
+        with scene() as stage:
+            protocol = Heard()
+            transport, peer = await stage.over_tcp(protocol)
+            if blocked:
+                transport.pause_reading()
+                transport.write(_MUCH * 4)
+                assert "pause" in protocol.told
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            peer.close()
+            if not blocked:
+                transport.write(b"a write may tell as well as a read")
+            await until(lambda: protocol.lost)
+            assert isinstance(protocol.error, ConnectionResetError | BrokenPipeError)
+            assert protocol.told.count("lost") == 1
+
+    run(test)
+
+
+_ACTS = st.one_of(
+    st.tuples(st.just("write"), st.sampled_from([0, 1, 100, 70_000, 400_000])),
+    st.tuples(st.just("read"), st.sampled_from([1, 1000, 300_000])),
+    st.tuples(st.sampled_from(["turn", "pause", "resume", "eof", "close"]), st.just(0)),
+)
+
+
+@given(acts=st.lists(_ACTS, max_size=30))
+@settings(max_examples=150, deadline=None)
+def test_whatever_is_done_the_peer_gets_all_that_was_written_before_the_end(acts: list[tuple[str, int]]) -> None:
+    async def test() -> None:
+        with scene() as stage:
+            protocol = Heard()
+            transport, peer = stage.pair(protocol)
+            written, read = bytearray(), bytearray()
+            ended = False
+            for act, size in acts:
+                match act:
+                    case "write" if not ended:
+                        piece = bytes([len(written) % 251]) * size
+                        transport.write(piece)
+                        written += piece
+                    case "read":
+                        with contextlib.suppress(BlockingIOError):
+                            read += peer.recv(size)
+                    case "turn":
+                        await turns(2)
+                    case "pause":
+                        transport.pause_reading()
+                    case "resume":
+                        transport.resume_reading()
+                    case "eof" if not ended:
+                        transport.write_eof()
+                        ended = True
+                    case "close":
+                        transport.close()
+                        ended = True
+                assert ("lost" in protocol.told) <= transport.is_closing()
+                if not protocol.lost:
+                    blocked = protocol.told.count("pause") - protocol.told.count("resume")
+                    assert blocked == bool(transport.get_write_buffer_size())
+            transport.close()
+            read += await read_all(peer)
+            assert read == written
+            await until(lambda: protocol.lost)
+            assert protocol.error is None
+            assert stage.complaints == []
+
+    run(test)
+
+
+# Connecting
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_a_connection_that_is_refused_leaves_nothing() -> None:
+    async def test() -> None:
+        with scene() as stage, socket.socket() as nobody:
+            nobody.bind(("127.0.0.1", 0))  # and does not listen
+            before = descriptors()
+            with pytest.raises(ConnectionRefusedError):
+                await SocketTransport(stage.poller, socket.AF_INET).reach(nobody.getsockname())
+            assert descriptors() == before
+
+    run(test)
+
+
+def test_a_connection_that_is_given_up_on_its_way_leaves_nothing() -> None:
+    async def test() -> None:
+        # A listener whose queue is full does not answer.
+        with (
+            scene() as stage,
+            socket.create_server(("127.0.0.1", 0), backlog=0) as full,
+            contextlib.ExitStack() as stack,
+        ):
+            stack.enter_context(socket.create_connection(full.getsockname()))
+            before = descriptors()
+            transport = SocketTransport(stage.poller, socket.AF_INET)
+            reaching = asyncio.ensure_future(transport.reach(full.getsockname()))
+            await turns()
+            assert not reaching.done()
+            reaching.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reaching
+            assert descriptors() == before
+            assert transport.get_extra_info("socket") is None
+
+    run(test)
+
+
+# Accepting
+
+
+def test_connections_come_in_and_no_more_after_the_end() -> None:
+    async def test() -> None:
+        with scene() as stage:
+            came: list[Heard] = []
+
+            def make() -> Heard:
+                came.append(Heard())
+                return came[-1]
+
+            bound = socket.create_server(("127.0.0.1", 0))
+            bound.setblocking(False)
+            address = bound.getsockname()
+            listener = Listener(bound, 100, stage.poller, make)
+            for number in range(40):  # more than one turn takes
+                stage.peers.append(socket.create_connection(address))
+                stage.peers[-1].send(b"%d" % number)
+            await until(lambda: [bytes(each.got) for each in came] == [b"%d" % number for number in range(40)])
+            listener.close()
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(address)
+
+    run(test)
+
+
+def lowest_free() -> int:
+    """The next descriptor's number."""
+    number = os.dup(0)
+    os.close(number)
+    return number
+
+
+def test_without_a_descriptor_left_clients_wait_and_the_loop_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "_PAUSE", 0.01)
+
+    async def test() -> None:
+        with scene() as stage:
+            came: list[Heard] = []
+
+            def make() -> Heard:
+                came.append(Heard())
+                return came[-1]
+
+            bound = socket.create_server(("127.0.0.1", 0))
+            bound.setblocking(False)
+            listener = Listener(bound, 100, stage.poller, make)
+            stage.peers.append(socket.create_connection(bound.getsockname()))
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free(), hard))
+            try:
+                await until(lambda: len(stage.complaints) == 1)
+                await turns(100)
+                assert len(stage.complaints) <= 2
+                assert came == []
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            await until(lambda: bool(came))
+            listener.close()
+
+    run(test)
