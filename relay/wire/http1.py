@@ -41,11 +41,10 @@ REQUEST_LINE_LIMIT = TARGET_LIMIT
 REQUEST_HEAD_LIMIT = 32 * 1024
 RESPONSE_HEAD_LIMIT = 64 * 1024
 
-_AMBIGUOUS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n)|\n[ \t]")
+_CONTROL = bytes({*range(0x20), 0x7F} - {*b"\t\r\n"})
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/(\d)\.(\d)\r\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: |\r\n)")
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
-_LENGTH = re.compile(rb"\r\ncontent-length[ \t]*:([^\r]*)", re.IGNORECASE)
 
 _QUOTED = re.compile(r":| b['\"]")
 
@@ -95,7 +94,7 @@ def parse_request(head: bytes) -> RequestHead:
         event = h11.Request(method=line[1], target=line[2], headers=_fields(head), http_version=_VERSIONS[minor])
     except h11.LocalProtocolError as error:
         raise RemoteProtocolError(_plain(error), _status_hint(error)) from None
-    headers: Headers = list(event.headers)
+    headers = _lower(event)
     check_target(event.method, event.target)
     _check_host(headers, minor)
     expects = find(headers, b"expect")
@@ -127,7 +126,7 @@ def parse_response(head: bytes, method: bytes) -> ResponseHead:
         event = kind(status_code=status, headers=_fields(head), http_version=_VERSIONS[minor])
     except h11.LocalProtocolError as error:
         raise RemoteProtocolError(_plain(error)) from None
-    headers: Headers = list(event.headers)
+    headers = _lower(event)
     return ResponseHead(
         status=status,
         headers=headers,
@@ -150,24 +149,35 @@ def _serialise(start: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def _refuse_ambiguous(head: bytes) -> None:
-    if _AMBIGUOUS.search(head):
+    # Counted, not searched by one expression for all of it, which would take a fifth of the whole head's time.
+    lines = head.count(b"\n")
+    bare = head.count(b"\r\n") != lines or head.count(b"\r") != lines
+    if bare or b"\n " in head or b"\n\t" in head or head.translate(None, _CONTROL) != head:
         raise RemoteProtocolError("control byte, bare CR or LF, or folded line in the header section")
-    if head.count(b"\n") > FIELD_COUNT_LIMIT + 2:
+    if lines > FIELD_COUNT_LIMIT + 2:
         raise RemoteProtocolError("too many header fields", 431)
-    # h11 merges lengths that are equal, in fields and in lists; whoever stands behind or before us may take another.
-    if b",".join(_LENGTH.findall(head)).count(b","):
-        raise RemoteProtocolError("more than one Content-Length")
 
 
 def _fields(head: bytes) -> Headers:
     """The field lines behind the first line, as they stand: h11 judges names and values (RFC 9112, section 5)."""
     fields = []
+    has_length = False
     for line in head[:-4].split(b"\r\n")[1:]:
         name, colon, value = line.partition(b":")
         if not colon:
             raise RemoteProtocolError("a header line without a colon")
+        if len(name) == len(b"content-length") and name.lower() == b"content-length":
+            # h11 merges lengths that are equal, in fields and in lists; who stands behind us may take another.
+            if has_length or b"," in value:
+                raise RemoteProtocolError("more than one Content-Length")
+            has_length = True
         fields.append((name, value.strip(b" \t")))
     return fields
+
+
+def _lower(event: h11.Request | h11.Response | h11.InformationalResponse) -> Headers:
+    """Names in lower case; the values as h11 has them. (Its own list of the same takes half as long again.)"""
+    return [(name.lower(), value) for name, value in event.headers.raw_items()]
 
 
 def _check_host(headers: Headers, minor: int) -> None:
