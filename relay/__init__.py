@@ -73,7 +73,7 @@ socket, no clock and no logging: those floors are functions of the bytes and the
         sse          Framer: where events begin and end
         chunked      the chunked transfer coding, both ways
         body         the other ways to end a body
-        input        where providers' HTTP/1.1 connections are read into
+        input        where connections are read into
         head         the head of a message, whatever version brought it
         http1        HTTP/1.1 heads by h11, behind a check for what h11 lets pass
         http2        one HTTP/2 connection: a frame walker in front of h2, DATA by hand

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from relay.net.connection import LINGER_BYTES, LINGER_TIME, Connection, nowhere
+from relay.net.connection import LINGER_BYTES, LINGER_TIME, STALL_LOOK, Connection, nowhere
 from relay.net.timers import Alarm, Wheel
 from relay.wire import frames
 from relay.wire.head import Headers
@@ -273,6 +273,16 @@ class Connection2(Connection, asyncio.Protocol):
             Alarm(self._wheel, LINGER_TIME, self._cut)
         else:
             self._close()
+            if blocked and not self.closed:
+                self._blocked_at = blocked
+                self._wheel.watch(self, self._wheel.now + STALL_LOOK)
+
+    def _linger_due(self, now: float) -> float:
+        """What lingers has an end of its own, but for a socket that takes nothing of what was left."""
+        if self.stalled_for(now) >= self._stall:
+            self._cut()
+            return 0
+        return now + STALL_LOOK if self._blocked_at else 0
 
     def _discard(self, data: bytes) -> None:
         self._lingered += len(data)

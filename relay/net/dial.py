@@ -131,9 +131,12 @@ class Dialer:
             await transport.reach(address)
             transport.begin(chooser)
         else:
+            scope = (
+                f"%{address[3]}" if len(address) == 4 and address[3] else ""
+            )  # the interface of a link's own address
             await asyncio.get_running_loop().create_connection(
                 lambda: chooser,
-                str(address[0]),
+                f"{address[0]}{scope}",
                 origin.port,
                 family=family,
                 ssl=origin.tls,

@@ -159,7 +159,7 @@ class Downstream2(Connection2):
 
     def due(self, now: float) -> float:
         if self.engine.over:
-            return 0  # it lingers, and that has an end of its own
+            return self._linger_due(now)
         limits = self._service.limits
         if self.stalled_for(now) >= self._stall:
             self._lose(ClientStalled(f"the client took no byte for {self._stall:g} s"))

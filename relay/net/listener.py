@@ -49,13 +49,28 @@ class Listener:
                 return
             except OSError as error:
                 if error.errno not in _SHORT:
-                    continue  # it has left before it was accepted
+                    continue  # it had left before it was accepted
                 self._wait(error)
                 return
-            SocketTransport(self._poller, client.family, client.detach()).begin(self._make())
+            if not _is_there(client):
+                client.close()
+                continue
+            transport = SocketTransport(self._poller, client.family, client.detach())
+            transport.begin(self._make())
+            if transport.is_closing():
+                return  # there are too many: no more descriptors for what is turned away than one at a time
 
     def _wait(self, error: OSError) -> None:
         loop = self._poller.loop
         loop.remove_reader(self._socket.fileno())
         self._pause = loop.call_later(_PAUSE, self._listen)
         loop.call_exception_handler({"message": "no client can be accepted for a moment", "exception": error})
+
+
+def _is_there(client: socket.socket) -> bool:
+    """Whether it has not reset its connection yet; then nobody could say whose request it was."""
+    try:
+        client.getpeername()
+    except OSError:
+        return False
+    return True

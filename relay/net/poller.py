@@ -19,6 +19,7 @@ The relay with this to the relay with uvloop's transports (four pairs): 0.87, 0.
 from __future__ import annotations
 
 import asyncio
+import errno
 import select
 import socket
 from typing import TYPE_CHECKING
@@ -47,35 +48,46 @@ class Poller:
         loop.add_reader(self._epoll.fileno(), self._serve)
 
     def close(self) -> None:
-        """Nothing is read or written any more."""
+        """Nothing is read or written any more: what is open is lost."""
+        if self._epoll.closed:
+            return
+        for transport in self._transports:
+            if transport is not None:
+                transport.abort()
         self.loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
-        self._transports.clear()
 
     def watch(self, transport: SocketTransport, events: int) -> None:
-        """Wait for these (select.EPOLLIN, EPOLLOUT; 0 for none of them, nor for the connection's end)."""
-        descriptor = transport.fileno()
-        before, transport.watched = transport.watched, events
-        if before == events or self._epoll.closed:
+        """Wait for these (select.EPOLLIN, EPOLLOUT; 0 for none of them, nor for the connection's end, which cannot
+        fail). Raises OSError where the system has no room for it."""
+        before = transport.watched
+        if before == events:
             return
-        if not before:
+        descriptor = transport.fileno()
+        if not events:
+            # It stays in the list until its descriptor is closed: this batch may hold an event of it.
+            transport.watched = 0
+            if not self._epoll.closed:
+                self._epoll.unregister(descriptor)
+            return
+        if self._epoll.closed:
+            raise ConnectionAbortedError(errno.ECONNABORTED, "nothing is read or written any more")
+        if before:
+            self._epoll.modify(descriptor, events)
+        else:
+            self._epoll.register(descriptor, events)
             missing = descriptor + 1 - len(self._transports)
             if missing > 0:
                 self._transports += [None] * max(missing, 64)
             self._transports[descriptor] = transport
-            self._epoll.register(descriptor, events)
-        elif events:
-            self._epoll.modify(descriptor, events)
-        else:
-            # It stays in the list until its descriptor is closed: this batch may hold an event of it.
-            self._epoll.unregister(descriptor)
+        transport.watched = events
 
     def forget(self, transport: SocketTransport) -> None:
         """Its descriptor is about to be closed. Not within a batch, where the next to get its number would get its
         event."""
         self.watch(transport, 0)
         descriptor = transport.fileno()
-        if descriptor < len(self._transports):
+        if 0 <= descriptor < len(self._transports):
             self._transports[descriptor] = None
 
     def _serve(self) -> None:
@@ -86,8 +98,8 @@ class Poller:
             if transport is None:
                 continue
             try:
-                if events != select.EPOLLIN:
-                    transport.happened(events)
+                if events != select.EPOLLIN and not transport.happened(events):
+                    continue
                 how = transport.how
                 if how == QUIET:
                     transport.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
@@ -96,7 +108,7 @@ class Poller:
                 try:
                     count = transport.recv_into(INPUT)
                 except OSError as error:
-                    transport.failed(error)
+                    transport.unread(error)
                     continue
                 if not count:
                     transport.ended()
@@ -105,8 +117,9 @@ class Poller:
                 else:
                     transport.taker.take(count)
             except Exception as error:  # a defect in one must not cost the others their turn
-                self._complain(transport, error)
+                self.complain(transport, error)
 
-    def _complain(self, transport: SocketTransport, error: Exception) -> None:
+    def complain(self, transport: SocketTransport, error: Exception) -> None:
+        """A defect of its protocol ends a connection."""
         transport.abort()
         self.loop.call_exception_handler({"message": "a connection's protocol failed", "exception": error})

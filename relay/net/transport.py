@@ -12,10 +12,13 @@ paused when there is anything in it, and resumed when there is nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
+import errno
 import os
 import select
 import socket
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from relay.net.poller import BYTES, COUNT, NOT, QUIET, Poller
@@ -37,9 +40,10 @@ class _State(enum.Enum):
 
 class SocketTransport(socket.SocketType):
     """`protocol` is told what happens to it, and its bytes, unless there is a `taker`. `how` it is read and what is
-    `watched` for is the poller's. Errors of the socket end the connection: none is raised."""
+    `watched` for is the poller's. Errors of the socket end the connection: none is raised. Of a peer that has reset it,
+    what had come before is still read: a provider may answer a request that it does not read to its end."""
 
-    __slots__ = ("_ends", "_kept", "_poller", "_reads", "_state", "how", "protocol", "taker", "watched")
+    __slots__ = ("_ends", "_error", "_kept", "_poller", "_reads", "_state", "how", "protocol", "taker", "watched")
 
     def __init__(self, poller: Poller, family: int, descriptor: int | None = None) -> None:
         """Of an accepted connection's descriptor, which is then the transport's; without one, of a new socket."""
@@ -54,6 +58,9 @@ class SocketTransport(socket.SocketType):
         self._state = _State.OPEN
         self._kept: bytearray | None = None
         self._ends = False  # nothing will be written behind what is kept
+        self._error: OSError | None = (
+            None  # why nothing can be written any more, while there is still something to read
+        )
 
     # The beginning
 
@@ -101,24 +108,46 @@ class SocketTransport(socket.SocketType):
 
     def pause_reading(self) -> None:
         self.how = NOT
-        self._poller.watch(self, self.watched & ~select.EPOLLIN)
+        self._watch(self.watched & ~select.EPOLLIN)
 
     def resume_reading(self) -> None:
         if self._state is _State.OPEN:
             self.how = self._reads
-            self._poller.watch(self, self.watched | select.EPOLLIN)
+            self._watch(self.watched | select.EPOLLIN)
+
+    def _watch(self, events: int) -> None:
+        try:
+            self._poller.watch(self, events)
+        except OSError as error:
+            self._lose(error)
+
+    def happened(self, events: int) -> bool:
+        """Anything but that there is something to read. Returns whether a read has something to tell, too."""
+        if self.watched & select.EPOLLOUT:
+            self._send_kept()
+        return events != select.EPOLLOUT
+
+    def unread(self, error: OSError) -> None:
+        """What the system says to a read."""
+        if not isinstance(error, BlockingIOError):
+            self._lose(error)
 
     def ended(self) -> None:
         """The peer has ended its side; a protocol of ours has nothing to say to that."""
-        self.protocol.eof_received()
-        self.close()
+        if self._error is not None:
+            self._lose(self._error)  # that was no end: the write was told of the reset in place of this read
+        else:
+            self.protocol.eof_received()
+            self.close()
 
     # Writing
 
     def write(self, data: bytes) -> None:
+        """Send it, or keep what the socket does not take. Behind an end, or a reset, it is dropped."""
         if self._kept is not None:
-            self._kept += data
-        elif self._state is not _State.LOST:
+            if not self._ends:
+                self._kept += data
+        elif self._state is not _State.LOST and not self._ends and self._error is None:
             try:
                 sent = self.send(data)
             except OSError as error:
@@ -129,22 +158,33 @@ class SocketTransport(socket.SocketType):
 
     def keep(self, rest: bytes) -> None:
         """What the socket has not taken of a write."""
-        if self._state is not _State.LOST:
-            self._kept = bytearray(rest)
-            self._poller.watch(self, self.watched | select.EPOLLOUT)
-            self.protocol.pause_writing()
+        if self._state is _State.LOST:
+            # Nothing may be sent behind a gap.
+            with contextlib.suppress(OSError):
+                self.shutdown(socket.SHUT_WR)
+            return
+        self._kept = bytearray(rest)
+        self._watch(self.watched | select.EPOLLOUT)
+        self._call(self.protocol.pause_writing)
 
     def failed(self, error: OSError, data: bytes = b"") -> None:
-        """What the system says to a read, or to a write of this."""
-        if not isinstance(error, BlockingIOError):
+        """What the system says to a write of this."""
+        if isinstance(error, BlockingIOError):
+            if data:
+                self.keep(data)
+        elif self.how and isinstance(error, ConnectionResetError | BrokenPipeError):
+            self._error = error
+            self._kept = None
+            self._watch(self.watched & ~select.EPOLLOUT)
+        else:
             self._lose(error)
-        elif data:
-            self.keep(data)
 
-    def happened(self, events: int) -> None:
-        """Anything but that there is something to read. What went wrong, a read or a write will tell."""
-        if events & ~select.EPOLLIN and self.watched & select.EPOLLOUT:
-            self._send_kept()
+    def _call(self, told: Callable[[], None]) -> None:
+        """A defect in what it calls must not be taken for one of the connection that has written."""
+        try:
+            told()
+        except Exception as error:
+            self._poller.complain(self, error)
 
     def _send_kept(self) -> None:
         if self._kept is not None:
@@ -159,9 +199,9 @@ class SocketTransport(socket.SocketType):
             self._kept = None
         if self._ends:
             self._end()
-        self.protocol.resume_writing()
+        self._call(self.protocol.resume_writing)
         if self._kept is None:
-            self._poller.watch(self, self.watched & ~select.EPOLLOUT)
+            self._watch(self.watched & ~select.EPOLLOUT)
             if self._state is _State.CLOSING:
                 self._lose(None)
 
@@ -205,8 +245,8 @@ class SocketTransport(socket.SocketType):
             self._state = _State.LOST
             self._kept = None
             self.how = NOT
-            self._poller.watch(self, 0)
             self._poller.loop.call_soon(self._leave, error)
+            self._poller.watch(self, 0)
 
     def _leave(self, error: OSError | None) -> None:
         try:
@@ -244,6 +284,10 @@ class _Reaching(asyncio.Protocol):
     def resume_writing(self) -> None:
         if not self.done.done():
             self.done.set_result(None)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(error or ConnectionAbortedError(errno.ECONNABORTED, "given up"))
 
 
 class _Gone(asyncio.Protocol):

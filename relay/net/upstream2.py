@@ -232,7 +232,7 @@ class Upstream2(Connection2):
 
     def due(self, now: float) -> float:
         if self.engine.over:
-            return 0  # it lingers, and that has an end of its own
+            return self._linger_due(now)
         if self.stalled_for(now) >= self._stall:
             self.retire()
             self._lose(UpstreamTimeout(f"the provider took no byte for {self._stall:g} s"))

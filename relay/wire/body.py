@@ -2,8 +2,7 @@
 
 Three ways to end one: by the chunked coding (chunked.py), by a length, by the end of the connection. Each is an
 object whose `receive` takes the connection's bytes and pushes the body's on. Where a connection reads into the one
-buffer (input.py), it makes `take` its own `buffer_updated` while the body lasts, so that no call stands between the
-socket and the coding.
+buffer (input.py), the body is told of what came, so that no call stands between the socket and the coding.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where providers' HTTP/1.1 connections are read into: one buffer for all of them, and for the whole process.
+"""Where connections are read into: one buffer for all of them, and for the whole process.
 
 There is one loop, on one thread, and a read is over before the next begins; whoever is told of one takes his bytes out
 at once. (An mmap, because a slice of it is `bytes`, made in one step; of a bytearray or a memoryview it takes two.)

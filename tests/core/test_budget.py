@@ -152,6 +152,17 @@ def test_one_event_is_three_frames_and_one_write() -> None:
     assert len(built_in) <= C_CALLS, built_in
 
 
+def test_a_socket_that_was_full_for_a_while_costs_no_more_when_it_takes_bytes_again() -> None:
+    written: list[bytes] = []
+    chain = Chain(written.append)
+    chain.connection._hold()
+    chain.receive(READ)
+    chain.connection._go_on()
+    written.clear()
+    assert calls(lambda: chain.receive(READ))[0] == FRAMES
+    assert written == [READ]
+
+
 def test_the_tenth_event_costs_what_the_first_one_did() -> None:
     written: list[bytes] = []
     receive = Chain(written.append).receive

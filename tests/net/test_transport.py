@@ -9,17 +9,25 @@ import resource
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relay.core.reader import Reader
+from relay.flow.gate import Gate
+from relay.flow.overflow import ANSWER
 from relay.net import listener as listening
+from relay.net.connection1 import Connection1
 from relay.net.listener import Listener
 from relay.net.poller import Poller
+from relay.net.timers import Wheel
 from relay.net.transport import SocketTransport
+from relay.wire import chunked
+from relay.wire.head import CHUNKED
 from relay.wire.input import INPUT
+from tests.core.fakes import Clock
 from tests.net.pooling import run, until
 
 _RESET = struct.pack("ii", 1, 0)
@@ -71,7 +79,7 @@ class Scene:
         self.complaints: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: self.complaints.append(context))
 
-    def pair(self, protocol: Heard) -> tuple[SocketTransport, socket.socket]:
+    def pair(self, protocol: asyncio.BaseProtocol) -> tuple[SocketTransport, socket.socket]:
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         self.peers.append(theirs)
@@ -205,6 +213,33 @@ def test_a_connection_that_is_dropped_by_another_ones_bytes_hears_no_more() -> N
     run(test)
 
 
+def test_what_another_ones_bytes_pause_keeps_its_own_for_later() -> None:
+    """Both have something in the same batch."""
+
+    async def test() -> None:
+        with scene() as stage:
+            protocols: list[Heard] = []
+            pairs: list[tuple[SocketTransport, socket.socket]] = []
+
+            def pause_the_other() -> None:
+                (other,) = (each for at, each in enumerate(pairs) if not protocols[at].got)
+                other[0].pause_reading()
+
+            for _ in range(2):
+                protocols.append(Heard(pause_the_other))
+                pairs.append(stage.pair(protocols[-1]))
+            for _, peer in pairs:
+                peer.send(b"x")
+            await until(lambda: any(protocol.got for protocol in protocols))
+            await turns()
+            assert sorted(bytes(protocol.got) for protocol in protocols) == [b"", b"x"]
+            for transport, _ in pairs:
+                transport.resume_reading()
+            await until(lambda: all(protocol.got for protocol in protocols))
+
+    run(test)
+
+
 def test_a_defect_in_one_protocol_ends_one_connection() -> None:
     async def test() -> None:
         with scene() as stage:
@@ -278,6 +313,7 @@ def test_an_end_waits_for_what_was_written_before_it() -> None:
             transport, peer = stage.pair(protocol)
             transport.write(_MUCH)
             transport.write_eof()
+            transport.write(b"too late")
             assert await read_all(peer) == _MUCH
             peer.send(b"still heard")
             await until(lambda: bytes(protocol.got) == b"still heard")
@@ -323,6 +359,121 @@ def test_a_peer_that_resets_ends_the_connection_and_says_why(blocked: bool) -> N
             await until(lambda: protocol.lost)
             assert isinstance(protocol.error, ConnectionResetError | BrokenPipeError)
             assert protocol.told.count("lost") == 1
+
+    run(test)
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+def test_what_came_before_a_reset_is_heard_before_it(blocked: bool) -> None:
+    """As of a provider that refuses a request which it has not read to its end."""
+
+    async def test() -> None:
+        with scene() as stage:
+            protocol = Heard()
+            transport, peer = await stage.over_tcp(protocol)
+            transport.write(_MUCH * 4 if blocked else b"not read")
+            await turns()
+            peer.send(b"413")
+            peer.close()  # with bytes unread, which the kernel says by a reset
+            transport.write(b"on a connection that was reset")
+            transport.write(b"once more")
+            await until(lambda: protocol.lost)
+            assert bytes(protocol.got) == b"413"
+            assert "eof" not in protocol.told
+            assert isinstance(protocol.error, ConnectionResetError | BrokenPipeError)
+
+    run(test)
+
+
+def test_nothing_is_written_behind_an_end() -> None:
+    async def test() -> None:
+        with scene() as stage:
+            transport, peer = stage.pair(Heard())
+            transport.write(b"all")
+            transport.write_eof()
+            transport.write(b"too late")
+            assert await read_all(peer) == b"all"
+            assert not transport.is_closing()
+
+    run(test)
+
+
+def test_a_defect_on_being_paused_ends_the_connection_that_was_paused() -> None:
+    async def test() -> None:
+        with scene() as stage:
+
+            class Broken(Heard):
+                def pause_writing(self) -> None:
+                    raise ZeroDivisionError
+
+            broken = Broken()
+            transport, _ = stage.pair(broken)
+            sound = Heard(lambda: transport.write(_MUCH))
+            _, other = stage.pair(sound)
+            other.send(b"x")
+            await until(lambda: broken.lost)
+            assert len(stage.complaints) == 1
+            assert not sound.lost
+
+    run(test)
+
+
+class Full:
+    """An epoll that takes no more."""
+
+    def __init__(self, poll: Callable[..., Any], closed: bool = False) -> None:
+        self.poll = poll
+        self.closed = closed
+
+    def register(self, *_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    def close(self) -> None:
+        """It was borrowed."""
+
+
+def test_a_connection_that_cannot_be_watched_is_lost_and_only_that() -> None:
+    async def test() -> None:
+        with scene() as stage, socket.create_server(("127.0.0.1", 0)) as server:
+            protocol, sound = Heard(), Heard()
+            transport, _ = stage.pair(protocol)
+            _, other = stage.pair(sound)
+            before = descriptors()
+            transport.pause_reading()
+            epoll = stage.poller._epoll
+            stage.poller._epoll = Full(epoll.poll)  # type: ignore[assignment]
+            transport.resume_reading()
+            with pytest.raises(OSError, match="No space"):
+                await SocketTransport(stage.poller, socket.AF_INET).reach(server.getsockname())
+            stage.poller._epoll = epoll
+            await until(lambda: protocol.lost)
+            assert isinstance(protocol.error, OSError)
+            assert descriptors() == before - 1
+            other.send(b"x")
+            await until(lambda: bool(sound.got))
+
+    run(test)
+
+
+def test_closing_the_poller_ends_all_that_is_open_or_about_to_be() -> None:
+    async def test() -> None:
+        with (
+            scene() as stage,
+            socket.create_server(("127.0.0.1", 0), backlog=0) as full,
+            contextlib.ExitStack() as stack,
+        ):
+            stack.enter_context(socket.create_connection(full.getsockname()))
+            protocol, paused = Heard(), Heard()
+            stage.pair(protocol)
+            stage.pair(paused)[0].pause_reading()
+            reaching = asyncio.ensure_future(SocketTransport(stage.poller, socket.AF_INET).reach(full.getsockname()))
+            await turns()
+            stage.poller.close()
+            await until(lambda: protocol.lost and paused.lost and reaching.done())
+            assert isinstance(reaching.exception(), ConnectionAbortedError)
+            late = Heard()
+            stage.pair(late)
+            await until(lambda: late.lost)
 
     run(test)
 
@@ -374,6 +525,41 @@ def test_whatever_is_done_the_peer_gets_all_that_was_written_before_the_end(acts
             await until(lambda: protocol.lost)
             assert protocol.error is None
             assert stage.complaints == []
+
+    run(test)
+
+
+class Answering(Connection1):
+    """In the middle of an answer in chunks, whose reader does not keep to what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(cast(Wheel, Clock()), 60.0)
+        self.gone = False
+        self._begin(b"", CHUNKED, Reader(ANSWER, Gate(None)))
+        self._take_head()
+
+    def pause_writing(self) -> None:
+        self._blocked_at = 1.0
+        self._hold()
+
+    def _ignore(self) -> None:
+        pass
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.gone = True
+
+
+def test_a_chunk_never_overtakes_what_is_kept() -> None:
+    async def test() -> None:
+        with scene() as stage:
+            connection = Answering()
+            transport, peer = stage.pair(connection)
+            pieces = [b"first", _MUCH, b"while it is blocked", b"and more"]
+            for piece in pieces:
+                connection.send(piece)
+            assert transport.get_write_buffer_size() > 0
+            transport.write_eof()
+            assert await read_all(peer) == b"".join(chunked.encode(piece) for piece in pieces)
 
     run(test)
 
@@ -443,6 +629,55 @@ def test_connections_come_in_and_no_more_after_the_end() -> None:
             listener.close()
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection(address)
+
+    run(test)
+
+
+def test_who_has_left_before_he_was_accepted_is_not_served() -> None:
+    async def test() -> None:
+        with scene() as stage:
+            came: list[Heard] = []
+
+            def make() -> Heard:
+                came.append(Heard())
+                return came[-1]
+
+            bound = socket.create_server(("127.0.0.1", 0))
+            bound.setblocking(False)
+            for number in range(3):
+                client = socket.create_connection(bound.getsockname())
+                client.send(b"%d" % number)
+                if number == 1:
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                    client.close()
+                else:
+                    stage.peers.append(client)
+            listener = Listener(bound, 100, stage.poller, make)
+            await until(lambda: [bytes(each.got) for each in came] == [b"0", b"2"])
+            listener.close()
+
+    run(test)
+
+
+def test_what_is_turned_away_takes_one_descriptor_at_a_time() -> None:
+    async def test() -> None:
+        with scene() as stage:
+            most: list[int] = []
+
+            class Unwanted(Heard):
+                def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                    most.append(descriptors())
+                    transport.abort()  # type: ignore[attr-defined]
+
+            bound = socket.create_server(("127.0.0.1", 0))
+            bound.setblocking(False)
+            for _ in range(10):
+                stage.peers.append(socket.create_connection(bound.getsockname()))
+            before = descriptors()
+            listener = Listener(bound, 100, stage.poller, Unwanted)
+            await until(lambda: len(most) == 10)
+            assert max(most) == before + 1
+            listener.close()
 
     run(test)
 

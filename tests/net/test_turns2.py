@@ -9,6 +9,7 @@ from relay.net.upstream2 import Upstream2
 from relay.wire import frames
 from relay.wire.head import EMPTY
 from tests.net.pair2 import Asked, Both
+from tests.wire.peer2 import frame
 
 _WIDE: dict[int, int] = {SettingCodes.INITIAL_WINDOW_SIZE: 1 << 24}
 
@@ -99,3 +100,21 @@ def test_a_request_that_was_sent_beside_others_is_not_untouched() -> None:
     place.ask(b"POST", b"/pay", [(b"host", b"h")], EMPTY, late, late.reader)
     both.connection.connection_lost(None)
     assert [getattr(error, "untouched", None) for error in late.errors] == [False]
+
+
+def test_a_broken_connection_that_takes_nothing_is_cut_after_the_stall_limit() -> None:
+    """What was left for it waits in the transport, which would wait for ever."""
+    both = Both("server")
+    lane = both.open()
+    both.transport.room = False
+    lane.send(b"x" * 1000)
+    with both.loop.running():
+        both.loop.turn()
+        assert both.connection.blocked
+        both.transport.room = True  # it says so once
+        both.connection.data_received(frame(frames.CONTINUATION, 0, 1, b""))
+        assert both.transport.ends == ["close"]
+        assert both.connection.due(both.wheel.now + 30) > 0
+        assert both.transport.ends == ["close"]
+        both.connection.due(both.wheel.now + 61)
+    assert both.transport.ends == ["close", "abort"]
