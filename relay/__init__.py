@@ -102,11 +102,12 @@ One token's trip
                     -> Stream2.send                  a DATA frame; all streams of this turn leave in one write
                     -> client socket
 
-Any of the two above with any of the two below: three Python frames (and a fourth for the first event of a turn to an
-HTTP/2 client, which plans the write); no task, no queue, no await, no timer object, no JSON. Several events in one read
-are one write. What arrives in pieces waits in the framer for its end. A socket that does not take everything switches
-its reader to the ring, and so does a stream without a window; a ring above its high mark closes the gate, and the
-provider's socket is not read, or its stream's window not opened, until it is below the low one.
+Any of the two above with any of the two below: three Python frames (beside the poller's, one for all of a turn; and a
+fourth for the first event of a turn to an HTTP/2 client, which plans the write); no task, no queue, no await, no timer
+object, no JSON. Several events in one read are one write. What arrives in pieces waits in the framer for its end. A
+socket that does not take everything switches its reader to the ring, and so does a stream without a window; a ring
+above its high mark closes the gate, and the provider's socket is not read, or its stream's window not opened, until it
+is below the low one.
 tests/core/test_budget.py and test_budget2.py count the frames, writes and copies, so that this stays true.
 
 A stream that can be resumed takes the same three:

@@ -15,7 +15,7 @@ import termios
 from typing import cast
 
 from relay.net.timers import Alarm, Wheel
-from relay.net.transport import SocketTransport
+from relay.net.transport import UNKNOWN, SocketTransport
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 # A stuck socket is looked at so often (seconds). Its end may come later by two of these: one until it is seen that it
@@ -79,8 +79,11 @@ class Connection(asyncio.BaseProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(AnyTransport, transport)
-        address = transport.get_extra_info("peername")
-        self.peer = sys.intern(address[0]) if isinstance(address, tuple) else "unix"  # behind nginx it is one for all
+        if isinstance(self._transport, SocketTransport):
+            self.peer = self._transport.peer
+        else:
+            address = transport.get_extra_info("peername")
+            self.peer = sys.intern(address[0]) if isinstance(address, tuple) else UNKNOWN
         self.secure = transport.get_extra_info("ssl_object") is not None
         if self.secure:
             # uvloop does not resume at a limit of 0, because its buffer never shows as empty.
@@ -134,6 +137,11 @@ class Connection(asyncio.BaseProtocol):
         return now - self._blocked_at
 
     # The end
+
+    @property
+    def _is_reset(self) -> bool:
+        """Whether the peer has reset the connection, which will be lost when what came before has been read."""
+        return isinstance(self._transport, SocketTransport) and self._transport.is_reset
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True

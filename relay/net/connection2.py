@@ -245,13 +245,7 @@ class Connection2(Connection, asyncio.Protocol):
     # Ends
 
     def _ignore(self) -> None:
-        self._receive(nowhere)
-
-    def _receive(self, state: Callable[[bytes], None]) -> None:
-        self.data_received = state
-        if not self.closed:
-            # uvloop keeps the bound method, so it is told.
-            self._transport.set_protocol(self)
+        self.data_received = nowhere
 
     def _linger(self) -> None:
         """Close our side, and read on for a moment: bytes that meet a closed socket make the kernel send a RST, and
@@ -267,7 +261,7 @@ class Connection2(Connection, asyncio.Protocol):
         blocked, self._blocked_at = self._blocked_at, 0.0
         self.flush()
         if self._transport.can_write_eof() and not blocked:
-            self._receive(self._discard)
+            self.data_received = self._discard
             self._transport.write_eof()
             self._muted = True
             Alarm(self._wheel, LINGER_TIME, self._cut)

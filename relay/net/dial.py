@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, cast
 
 from relay.errors import ConnectFailed, ConnectTimeout, OutOfDescriptors, UpstreamError
-from relay.net.connection import nowhere
 from relay.net.poller import Poller
 from relay.net.timers import Wheel, within
 from relay.net.transport import SocketTransport
@@ -131,9 +130,8 @@ class Dialer:
             await transport.reach(address)
             transport.begin(chooser)
         else:
-            scope = (
-                f"%{address[3]}" if len(address) == 4 and address[3] else ""
-            )  # the interface of a link's own address
+            # The interface of a link's own address.
+            scope = f"%{address[3]}" if len(address) == 4 and address[3] else ""
             await asyncio.get_running_loop().create_connection(
                 lambda: chooser,
                 f"{address[0]}{scope}",
@@ -209,9 +207,6 @@ class _Chooser(asyncio.Protocol):
         self.chosen = self._dialer.choose(tls.selected_alpn_protocol() if tls is not None else None)
         self.chosen.connection_made(transport)
         transport.set_protocol(self.chosen)
-
-    def data_received(self, data: bytes) -> None:
-        nowhere(data)
 
 
 def is_link_local(host: str) -> bool:

@@ -273,7 +273,7 @@ class Downstream1(Connection1, asyncio.Protocol):
         """The answer is whole."""
         self._end_message()
         self._delivered()
-        if self.closed or self._transport.is_closing():
+        if self.closed or self._transport.is_closing() or self._is_reset:
             return
         self._request = None
         self._stall = self._service.limits.stall

@@ -8,13 +8,19 @@ import socket
 from collections.abc import Callable
 
 from relay.net.poller import Poller
-from relay.net.transport import SocketTransport
+from relay.net.transport import UNKNOWN, SocketTransport
 
 # So many are accepted before the loop sees to anything else: a burst of clients must not hold up the streams.
 _BATCH = 16
-# Without a descriptor left, or memory, nothing is accepted for so long (seconds).
+# If it cannot be done (without a descriptor left, or memory), nothing is accepted for so long (seconds).
 _PAUSE = 1.0
-_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# What accept(2) says of one connection, and not of all.
+_ITS_OWN = frozenset(
+    {
+        *(errno.ECONNABORTED, errno.EPROTO, errno.ENOPROTOOPT, errno.EOPNOTSUPP),
+        *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENONET),
+    }
+)
 
 
 class Listener:
@@ -44,18 +50,17 @@ class Listener:
     def _accept(self) -> None:
         for _ in range(_BATCH):
             try:
-                client, _address = self._socket.accept()
+                client, address = self._socket.accept()
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno not in _SHORT:
-                    continue  # it had left before it was accepted
+                if error.errno in _ITS_OWN:
+                    continue
                 self._wait(error)
                 return
-            if not _is_there(client):
-                client.close()
-                continue
-            transport = SocketTransport(self._poller, client.family, client.detach())
+            # What accept() says stands, even if the client has reset the connection by the time it is asked for.
+            peer = address[0] if isinstance(address, tuple) else UNKNOWN
+            transport = SocketTransport(self._poller, client.family, client.detach(), peer)
             transport.begin(self._make())
             if transport.is_closing():
                 return  # there are too many: no more descriptors for what is turned away than one at a time
@@ -65,12 +70,3 @@ class Listener:
         loop.remove_reader(self._socket.fileno())
         self._pause = loop.call_later(_PAUSE, self._listen)
         loop.call_exception_handler({"message": "no client can be accepted for a moment", "exception": error})
-
-
-def _is_there(client: socket.socket) -> bool:
-    """Whether it has not reset its connection yet; then nobody could say whose request it was."""
-    try:
-        client.getpeername()
-    except OSError:
-        return False
-    return True

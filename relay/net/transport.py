@@ -3,10 +3,14 @@
 What asyncio calls a transport (asyncio.Transport), for as much of it as relay's protocols ask for, with two things
 more: its `send` is the system's, for whoever knows that nothing else waits to be sent (the hot path does); and what it
 reads may stay in INPUT (`tell`). Its buffer holds what a write has left over, and its high mark is 0: the protocol is
-paused when there is anything in it, and resumed when there is nothing.
+paused when there is anything in it, and resumed when all of it was sent.
 
         OPEN --close--> CLOSING --all is sent--> LOST        connection_lost is told in a turn of its own, and behind
           \\---------- abort, an error ----------/            it the descriptor is closed (poller.py says why)
+
+A peer that resets the connection may have said something before: a provider may refuse a request that it does not read
+to its end. So where a write is told of the reset, and the connection is being read, it stays OPEN until a read comes to
+the end: `is_reset`, and whatever is written is dropped.
 """
 
 from __future__ import annotations
@@ -18,11 +22,14 @@ import errno
 import os
 import select
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from relay.net.poller import BYTES, COUNT, NOT, QUIET, Poller
 from relay.net.quiet import hush
+
+UNKNOWN = "unknown"  # a peer whose address is not (RFC 7239, 6.2)
 
 
 class Taker(Protocol):
@@ -39,18 +46,31 @@ class _State(enum.Enum):
 
 
 class SocketTransport(socket.SocketType):
-    """`protocol` is told what happens to it, and its bytes, unless there is a `taker`. `how` it is read and what is
-    `watched` for is the poller's. Errors of the socket end the connection: none is raised. Of a peer that has reset it,
-    what had come before is still read: a provider may answer a request that it does not read to its end."""
+    """`protocol` is told what happens to it, and its bytes, unless there is a `taker`. `peer` is the other side's host.
+    `how` it is read and what is `watched` for is the poller's. Errors of the socket end the connection: none is
+    raised."""
 
-    __slots__ = ("_ends", "_error", "_kept", "_poller", "_reads", "_state", "how", "protocol", "taker", "watched")
+    __slots__ = (
+        "_ends",
+        "_error",
+        "_kept",
+        "_poller",
+        "_reads",
+        "_state",
+        "how",
+        "peer",
+        "protocol",
+        "taker",
+        "watched",
+    )
 
-    def __init__(self, poller: Poller, family: int, descriptor: int | None = None) -> None:
+    def __init__(self, poller: Poller, family: int, descriptor: int | None = None, peer: str = UNKNOWN) -> None:
         """Of an accepted connection's descriptor, which is then the transport's; without one, of a new socket."""
         super().__init__(family, socket.SOCK_STREAM, 0, descriptor)
         self.setblocking(False)
-        self.protocol: asyncio.Protocol = _GONE
-        self.taker: Taker = _GONE
+        self.peer = sys.intern(peer)  # behind nginx it is one for all
+        self.protocol: asyncio.Protocol = NOBODY
+        self.taker: Taker = NOBODY
         self.how = NOT
         self.watched = 0
         self._reads = BYTES  # how it is read when it is
@@ -58,14 +78,13 @@ class SocketTransport(socket.SocketType):
         self._state = _State.OPEN
         self._kept: bytearray | None = None
         self._ends = False  # nothing will be written behind what is kept
-        self._error: OSError | None = (
-            None  # why nothing can be written any more, while there is still something to read
-        )
+        self._error: OSError | None = None  # the reset, of which a write has been told
 
     # The beginning
 
     async def reach(self, address: tuple[str | int, ...]) -> None:
         """Connect. Raises OSError; then, and if it is cancelled, the socket is closed."""
+        self.peer = sys.intern(str(address[0]))
         try:
             try:
                 self.connect(address)
@@ -135,7 +154,8 @@ class SocketTransport(socket.SocketType):
     def ended(self) -> None:
         """The peer has ended its side; a protocol of ours has nothing to say to that."""
         if self._error is not None:
-            self._lose(self._error)  # that was no end: the write was told of the reset in place of this read
+            # The write was told of the reset in place of this read. Whether it had ended before that, nobody can tell.
+            self._lose(self._error)
         else:
             self.protocol.eof_received()
             self.close()
@@ -159,10 +179,9 @@ class SocketTransport(socket.SocketType):
     def keep(self, rest: bytes) -> None:
         """What the socket has not taken of a write."""
         if self._state is _State.LOST:
-            # Nothing may be sent behind a gap.
-            with contextlib.suppress(OSError):
-                self.shutdown(socket.SHUT_WR)
+            self._shut()
             return
+        assert self._kept is None
         self._kept = bytearray(rest)
         self._watch(self.watched | select.EPOLLOUT)
         self._call(self.protocol.pause_writing)
@@ -172,12 +191,21 @@ class SocketTransport(socket.SocketType):
         if isinstance(error, BlockingIOError):
             if data:
                 self.keep(data)
+        elif self._error is not None:
+            pass  # it has said so before
         elif self.how and isinstance(error, ConnectionResetError | BrokenPipeError):
-            self._error = error
+            # Being read, it will come to its end; one that is paused would not.
+            self._error = error.with_traceback(None)
             self._kept = None
             self._watch(self.watched & ~select.EPOLLOUT)
         else:
+            self._shut()
             self._lose(error)
+
+    def _shut(self) -> None:
+        """Nothing may be sent behind a gap; until `_leave` closes the socket, its `send` is still there."""
+        with contextlib.suppress(OSError):
+            self.shutdown(socket.SHUT_WR)
 
     def _call(self, told: Callable[[], None]) -> None:
         """A defect in what it calls must not be taken for one of the connection that has written."""
@@ -228,6 +256,11 @@ class SocketTransport(socket.SocketType):
     def is_closing(self) -> bool:
         return self._state is not _State.OPEN
 
+    @property
+    def is_reset(self) -> bool:
+        """Whether nothing that is written will arrive any more; what has come is still being read."""
+        return self._error is not None
+
     def close(self) -> None:
         """When what was written has been taken; nothing is read any more."""
         if self._state is _State.OPEN:
@@ -256,23 +289,16 @@ class SocketTransport(socket.SocketType):
 
     def _dispose(self) -> None:
         self._state = _State.LOST
-        self.protocol = self.taker = _GONE
+        self.protocol = self.taker = NOBODY
+        self._error = None
         self._poller.forget(self)
         super().close()
 
     def get_extra_info(self, name: str) -> Any:
-        """`socket`, `sockname`, `peername`, as asyncio's: None if it has gone already. Of TLS there is none."""
-        try:
-            match name:
-                case "socket":
-                    return self if self.fileno() >= 0 else None
-                case "peername":
-                    return self.getpeername()
-                case "sockname":
-                    return self.getsockname()
-        except OSError:
-            pass
-        return None
+        """`socket` and `sockname`, as asyncio's: None if it has gone already. Of TLS there is nothing to be known."""
+        if self.fileno() < 0:
+            return None
+        return {"socket": self, "sockname": self.getsockname()}.get(name)
 
 
 class _Reaching(asyncio.Protocol):
@@ -290,11 +316,11 @@ class _Reaching(asyncio.Protocol):
             self.done.set_exception(error or ConnectionAbortedError(errno.ECONNABORTED, "given up"))
 
 
-class _Gone(asyncio.Protocol):
-    """Of a connection that is nobody's."""
+class _Nobody(asyncio.Protocol):
+    """Of a connection that is nobody's: nothing that comes is looked at."""
 
     def take(self, count: int) -> None:
         """It is not looked at."""
 
 
-_GONE = _Gone()
+NOBODY = _Nobody()

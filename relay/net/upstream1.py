@@ -9,6 +9,7 @@ so that the hot path has no frame of ours before it. (Over TLS, it is the connec
 from __future__ import annotations
 
 import asyncio
+import mmap
 import select
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from relay.net.connection import STALL_LOOK
 from relay.net.connection1 import Connection1
 from relay.net.service import Asker
 from relay.net.timers import Wheel
-from relay.net.transport import SocketTransport, Taker
+from relay.net.transport import NOBODY, SocketTransport, Taker
 from relay.wire import http1
 from relay.wire.body import Body, ConnectionBody, LengthBody
 from relay.wire.chunked import ChunkedBody
@@ -40,8 +41,6 @@ from relay.wire.input import INPUT
 # A reused connection that ends later than this after a request was sent on it (seconds) was not closed for being idle:
 # the provider may have taken the request and worked on it.
 STALE_WINDOW = 1.0
-
-_VIEW = memoryview(INPUT)  # of which asyncio's TLS takes slices to write to
 
 
 class Home(Protocol):
@@ -85,7 +84,7 @@ class Upstream1(Connection1, asyncio.BufferedProtocol):
 
     def __init__(self, wheel: Wheel, home: Home, stall: float, idle_time: float) -> None:
         super().__init__(wheel, stall)
-        self.buffer_updated: Callable[[int], None] = _NOBODY.take  # type: ignore[assignment]
+        self.buffer_updated: Callable[[int], None] = NOBODY.take  # type: ignore[assignment]
         self._home = home
         self._buffer: bytearray | None = None
         self._question: _Question | None = None
@@ -162,8 +161,8 @@ class Upstream1(Connection1, asyncio.BufferedProtocol):
         if isinstance(self._transport, SocketTransport):
             self._transport.hush()
 
-    def get_buffer(self, hint: int) -> memoryview:
-        return _VIEW
+    def get_buffer(self, hint: int) -> mmap.mmap:
+        return INPUT
 
     def _give(self, taker: Taker) -> None:
         """From now on the connection's bytes are the taker's."""
@@ -173,11 +172,11 @@ class Upstream1(Connection1, asyncio.BufferedProtocol):
         elif self.buffer_updated != taker.take:
             self.buffer_updated = taker.take
             if not self.closed:
-                # uvloop keeps the bound method, so it is told; for that it stops and starts reading.
+                # uvloop keeps the bound method, so it is told.
                 transport.set_protocol(self)
 
     def _ignore(self) -> None:
-        self._give(_NOBODY)
+        self._give(NOBODY)
 
     def take(self, count: int) -> None:
         """A head comes, or what nobody has asked for."""
@@ -242,7 +241,7 @@ class Upstream1(Connection1, asyncio.BufferedProtocol):
         transfer = self._transfer
         self._forget()
         self.served += 1
-        if self._keep and self._sent_whole and not rest and not self.closed:
+        if self._keep and self._sent_whole and not rest and not self.closed and not self._is_reset:
             self._give(self)
             self.idle_since = self._wheel.now
             self._wheel.watch(self, self.idle_since + self.idle_time)
@@ -259,7 +258,7 @@ class Upstream1(Connection1, asyncio.BufferedProtocol):
         # The end of a body that lasts until the connection's; of anything else it is a cut (connection_lost).
         if self._body is not None and isinstance(self._body, ConnectionBody):
             self._body.eof()
-        # uvloop would wait for what we still have to send, which nobody takes any more.
+        # The transport would wait for what we still have to send, which nobody takes any more.
         self._cut()
 
     def _left(self, error: Exception | None) -> None:
@@ -323,10 +322,4 @@ class Upstream1(Connection1, asyncio.BufferedProtocol):
         return 0
 
 
-class _Nobody:
-    def take(self, count: int) -> None:
-        """What comes is not looked at."""
-
-
-_NOBODY = _Nobody()
 _GONE = asyncio.BufferedProtocol()

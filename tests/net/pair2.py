@@ -90,9 +90,6 @@ class Transport:
     def get_extra_info(self, name: str) -> object:
         return ("127.0.0.1", 1) if name == "peername" else None
 
-    def set_write_buffer_limits(self, high: int) -> None:
-        pass
-
     def get_write_buffer_size(self) -> int:
         return 0
 
@@ -118,9 +115,6 @@ class Transport:
 
     def abort(self) -> None:
         self.ends.append("abort")
-
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        pass
 
 
 class Lane:
