@@ -26,6 +26,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -123,6 +124,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     repeat = options.repeat if options.repeat is not None else QUICK_REPEAT if options.quick else REPEAT
     if repeat < 1:
         raise BenchError("--repeat must be positive")
+    if options.repeat is not None:  # who asks for repeats wants them of what is played once otherwise, too
+        parts = [replace(part, scenario=replace(part.scenario, repeat=0)) for part in parts]
     if options.list:
         terminal.print_plan(parts, missing, left_out, repeat, console)
         return 0
@@ -152,6 +155,7 @@ def measure(stage: Stage, parts: Sequence[plan.Part], repeat: int, present: dict
         command="python -m benchmarks " + " ".join(sys.argv[1:]),
         machine=machine(),
         subjects={name: subject.version() for name, subject in present.items()},
+        about={name: subject.told for name, subject in present.items()},
         missing={},
         scenarios=[part.scenario.describe() for part in parts],
     )

@@ -64,7 +64,7 @@ ALL: list[Scenario] = [
         rate=100, events=20, interval_ms=50, subjects=("direct", "nginx", "haproxy", "relay"),
     ),
     Burst(
-        "burst", "1,000 requests at one moment", "Who comes first is served at once; nobody is refused or forgotten.",
+        "burst", "1,000 requests at one moment", "How long they wait; nobody is refused or forgotten.",
         subjects=("direct", "nginx", "haproxy", "relay"), needs=MANY, repeat=ONCE,
     ),
     Saturation(

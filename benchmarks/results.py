@@ -57,6 +57,7 @@ class Results:
     scenarios: list[Described]
     runs: list[Run] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)  # what was asked for and not run, and why
+    about: dict[str, str] = field(default_factory=dict)  # by name: what a subject is
     format: str = FORMAT
 
     def of(self, scenario: str, subject: str) -> list[Run]:

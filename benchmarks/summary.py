@@ -15,6 +15,7 @@ ASKED_FIRST = ["cpu_us", "delay_p99_ms", "clean", "ttft_p99_ms", "rss_kib", "can
 NO_RESUME = 1.0  # % of the events lost or made again: so few are the last ones before a break
 OURS = ("relay", "resumable", "other")  # of whom the sentences speak
 MARKS: dict[Outcome, str] = {"better": "▲", "worse": "▼", "same": "=", "unclear": ""}  # colour alone is no sign
+ONCE_TOLD = f"Some scenarios were played fewer than {FEWEST} times: a look, no verdict (--repeat plays all so often)."
 LEGEND = "▲ better, ▼ worse, = the same within 5 %, no mark: no difference can be told"
 
 
@@ -85,13 +86,25 @@ def steady(results: Results) -> list[Described]:
 def candidates(results: Results, figure: str) -> list[Described]:
     """Where a figure was measured, the scenario that says most about it first.
 
-    That is the steady one with most streams; else the one whose list of figures has it earliest.
+    That is one that can be judged; of these the steady one with most streams, else the one whose list of figures has it
+    earliest.
     """
     loads = [one for one in steady(results) if figure in one.figures and _has_values(results, one.name, figure)]
     if loads:
-        return sorted(loads, key=lambda one: -one.streams)
+        return sorted(loads, key=lambda one: (_is_seldom(results, one.name), -one.streams))
     others = [one for one in results.scenarios if figure in one.figures and _has_values(results, one.name, figure)]
-    return sorted(others, key=lambda one: one.figures.index(figure))
+    return sorted(others, key=lambda one: (_is_seldom(results, one.name), one.figures.index(figure)))
+
+
+def _is_seldom(results: Results, scenario: str) -> bool:
+    """Whether it was played too seldom to be judged."""
+    return len({run.repeat for run in results.runs if run.scenario == scenario}) < FEWEST
+
+
+def played_once(results: Results) -> bool:
+    """Whether some scenarios were, beside others that can be judged."""
+    seldom = [_is_seldom(results, one.name) for one in results.scenarios]
+    return any(seldom) and not all(seldom)
 
 
 def _has_values(results: Results, scenario: str, figure: str) -> bool:
@@ -101,7 +114,7 @@ def _has_values(results: Results, scenario: str, figure: str) -> bool:
 def summary(results: Results, verdicts: Verdicts) -> Table:
     """One row for each subject that has an answer, but `direct`; one column for each question that was asked."""
     asked = [(FIGURES[name], found) for name in ASKED_FIRST if (found := candidates(results, name))]
-    table = Table([_question(figure, found[0], verdicts) for figure, found in asked])
+    table = Table([_question(results, figure, found[0], verdicts) for figure, found in asked])
     for subject in results.subjects:
         if subject == "direct":
             continue
@@ -118,22 +131,30 @@ def _first_answer(
     here = next((one for one in found if results.of(one.name, subject)), None)
     if here is None:
         return Cell("-", told="was not run")
-    cell = _answer(results, verdicts, here, subject, figure)
+    cell = _answer(results, verdicts, here, subject, figure, is_added=_is_added(results, figure, found[0]))
     return cell if here is found[0] else Cell(f"{cell.text} at {here.name}", cell.outcome, cell.told)
 
 
-def _question(figure: Figure, described: Described, verdicts: Verdicts) -> Column:
+def _is_added(results: Results, figure: Figure, described: Described) -> bool:
+    """Whether what client and provider take alone is taken off."""
+    return figure.versus_direct and bool(results.of(described.name, "direct"))
+
+
+def _question(results: Results, figure: Figure, described: Described, verdicts: Verdicts) -> Column:
     reference = verdicts.references[described.name]
     if figure.name == "cpu_us" and reference:
         title, unit = f"{figure.title}, times {reference}'s", ""
     elif figure.name == "resume_p99_ms":
         title, unit = "resumes a broken stream", ""
     else:
-        title, unit = f"added {figure.title}" if figure.versus_direct else figure.title, figure.unit
+        is_added = _is_added(results, figure, described)
+        title, unit = f"added {figure.title}" if is_added else figure.title, figure.unit
     return Column(title, unit, figure.told, described.name)
 
 
-def _answer(results: Results, verdicts: Verdicts, described: Described, subject: str, figure: Figure) -> Cell:
+def _answer(
+    results: Results, verdicts: Verdicts, described: Described, subject: str, figure: Figure, *, is_added: bool
+) -> Cell:
     runs = results.of(described.name, subject)
     values = results.values(described.name, subject, figure.name)
     judged = verdicts.of(described.name, subject, figure.name)
@@ -151,7 +172,11 @@ def _answer(results: Results, verdicts: Verdicts, described: Described, subject:
         if subject == reference:
             return Cell("1", told=f"{_median(values, figure)} {figure.unit} per event")
         return Cell(judged.ratio.middle if judged else "-", outcome, told)
-    return Cell(_median(added(results, described.name, subject, figure.name) or values, figure), outcome, told)
+    if is_added:
+        values = added(results, described.name, subject, figure.name)
+        if not values:
+            return Cell("-", told="was not measured beside client and provider alone")
+    return Cell(_median(values, figure), outcome, told)
 
 
 def _share(results: Results, described: Described, subject: str, figure: str) -> float:
@@ -211,13 +236,20 @@ def scenario_table(results: Results, verdicts: Verdicts, described: Described) -
     table = Table([Column(one.title, one.unit, one.told) for one in shown])
     with_ratio = bool(shown and reference and shown[0].better != "neither")
     if with_ratio:
-        over = "added, times" if shown[0].versus_direct and reference != "direct" and "direct" in subjects else "times"
-        told = f"{shown[0].title} over {reference}'s of the same repeat, with its 95 % interval"
-        table.columns.insert(1, Column(f"{over} {reference}'s", "", told))
+        is_added = shown[0].versus_direct and reference != "direct" and "direct" in subjects
+        judged = (verdicts.of(described.name, subject, shown[0].name) for subject in subjects)
+        # Where nothing was added, or less than nothing, there is no ratio.
+        differs = any(one.ratio.estimate and not one.ratio.estimate.logs for one in judged if one)
+        over, unit = ("less", shown[0].unit) if differs else ("times", "")
+        told = (
+            f"{shown[0].title} {'less' if differs else 'over'} {reference}'s of the same repeat, with its 95 % interval"
+        )
+        table.columns.insert(1, Column(f"{'added, ' if is_added else ''}{over} {reference}'s", unit, told))
     for subject in subjects:
         cells = [_figure_cell(results, verdicts, described, subject, figure) for figure in shown]
         if with_ratio:
-            cells.insert(1, _ratio_cell(verdicts.of(described.name, subject, shown[0].name), subject == reference))
+            its = verdicts.of(described.name, subject, shown[0].name)
+            cells.insert(1, _ratio_cell(its, "0" if differs else "1", is_reference=subject == reference))
         table.rows.append((subject, cells))
     return table
 
@@ -231,9 +263,9 @@ def _figure_cell(results: Results, verdicts: Verdicts, described: Described, sub
     return Cell(text, judged.outcome, judged.words) if judged else Cell(text)
 
 
-def _ratio_cell(judged: Verdict | None, is_reference: bool) -> Cell:
+def _ratio_cell(judged: Verdict | None, one: str, *, is_reference: bool) -> Cell:
     if judged is None:
-        return Cell("1" if is_reference else "-")
+        return Cell(one if is_reference else "-")
     return Cell(judged.ratio.text(), judged.outcome, judged.words)
 
 

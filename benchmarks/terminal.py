@@ -151,6 +151,11 @@ def _print_summary(results: Results, verdicts: Verdicts, console: Console) -> No
         described = next(one for one in results.scenarios if one.name == scenario)
         _quiet(f"at {scenario} ({described.title}): {', '.join(titles)}", console)
     _quiet(f"Medians. {summary.LEGEND}.", console)
+    if summary.played_once(results):
+        _quiet(summary.ONCE_TOLD, console)
+    console.print()
+    for subject, _ in table.rows:
+        _quiet(f"{subject}: {results.about.get(subject, '-')}", console)
     console.print()
     for outcome, text in summary.sentences(results, verdicts):
         console.print(Text.assemble((f"{summary.MARKS[outcome] or '·'} ", STYLES[outcome]), text))

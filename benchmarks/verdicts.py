@@ -258,7 +258,7 @@ class Verdict:
 def verdict(ratio: Ratio, *, chance: float | None = None, looked_at: int = 1) -> Verdict:
     """On one ratio. `chance` is the corrected one if it stands among others, of which there are `looked_at`."""
     if ratio.estimate is None:
-        return Verdict("unclear", f"no verdict: {ratio.spread.n} repeats, at least {FEWEST} are needed", ratio)
+        return Verdict("unclear", f"no verdict: played {ratio.spread.n} of the {FEWEST} times that it takes", ratio)
     return Verdict(*judge(ratio.estimate, ratio.figure, chance=chance, looked_at=looked_at), ratio)
 
 

@@ -26,6 +26,7 @@ from benchmarks.verdicts import Verdicts
 from tests.bench.made_up import SCENARIOS, SUBJECTS, made_up
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "path", "use", "rect"}
+SCENARIO = {one.name: one for one in SCENARIOS}
 HOSTILE = "</script><b>&'\"[red]$x$"
 
 
@@ -347,3 +348,44 @@ def test_the_made_up_benchmark_has_every_kind_of_scenario() -> None:
     made = made_up(repeats=1)
     assert len(made.scenarios) == len(SCENARIOS) == 15
     assert {run.subject for run in made.runs} == set(SUBJECTS)
+
+
+def test_what_was_played_once_answers_no_question_that_another_can() -> None:
+    results = made_up(scenarios=["500x20", "4000x10", "9000x5"])
+    results.runs = [run for run in results.runs if run.scenario != "9000x5" or run.repeat == 1]
+    columns = summary(results, Verdicts(results)).columns
+    assert {column.scenario for column in columns} == {"4000x10"}
+    assert "a look, no verdict" in printed(results, 120)
+    assert "a look, no verdict" not in printed(made_up(scenarios=["500x20"]), 120)
+
+
+def test_nothing_is_called_added_that_was_not_measured_beside_none() -> None:
+    results = made_up(scenarios=["500x20", "4000x10"], subjects=["direct", "nginx", "relay"])
+    results.runs = [run for run in results.runs if run.scenario != "500x20" or run.subject != "direct"]
+    results.runs = [run for run in results.runs if run.scenario != "4000x10" or run.subject != "nginx"]
+    table = summary(results, Verdicts(results))
+    column = next(at for at, one in enumerate(table.columns) if one.title == "added delay p99")
+    assert {name: cells[column].text for name, cells in table.rows}["nginx"] == "- at 500x20"
+    alone = summary(made_up(scenarios=["500x20"], subjects=["nginx", "relay"]), Verdicts(results))
+    assert "delay p99" in [one.title for one in alone.columns]
+
+
+def test_differences_are_not_called_ratios() -> None:
+    results = made_up(scenarios=["burst"], subjects=["direct", "nginx", "relay"])
+    verdicts = Verdicts(results)
+    (column,) = (one for one in scenario_table(results, verdicts, SCENARIO["burst"]).columns if "nginx's" in one.title)
+    assert (column.title, column.unit) == ("added, times nginx's", "")
+    for run in results.runs:
+        if run.subject == "nginx":
+            run.figures["ttft_p99_ms"] = 0.0  # faster than nobody between
+    table = scenario_table(results, Verdicts(results), SCENARIO["burst"])
+    (at,) = (at for at, one in enumerate(table.columns) if "nginx's" in one.title)
+    assert (table.columns[at].title, table.columns[at].unit) == ("added, less nginx's", "ms")
+    assert {name: cells[at].text for name, cells in table.rows}["nginx"] == "0"
+
+
+def test_everybody_is_introduced() -> None:
+    results = made_up(scenarios=["500x20"], subjects=["nginx", "relay"])
+    results.about = {"nginx": "nginx with one worker", "relay": "this relay"}
+    assert "nginx: nginx with one worker" in printed(results, 120)
+    assert "this relay" in Page(html(results)).text

@@ -148,6 +148,16 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=TOP, check=False, capture_output=True, text=True, timeout=50)
 
 
+def test_who_asks_for_repeats_gets_them_everywhere() -> None:
+    def runs(*more: str) -> int:
+        told = run("run", "--scenarios", "cancel", "--subjects", "relay", "--list", *more)
+        (line,) = (line for line in told.stdout.splitlines() if line.lstrip().startswith("cancel"))
+        return int(line.split()[-1])
+
+    assert runs() == 1
+    assert runs("--repeat", "6") == 6
+
+
 def test_command_line_measures_reports_and_compares(tmp_path: Path) -> None:
     told = run(
         "run", "--quick", "--scenarios", "20x20", "--subjects", "direct,relay", "--repeat", "1", "--out", str(tmp_path)
