@@ -255,7 +255,7 @@ def test_a_cell_is_marked_only_by_a_verdict() -> None:
     verdicts = Verdicts(made)
     for table in (summary(made, verdicts), scenario_table(made, verdicts, made.scenarios[0])):
         assert {cell.outcome for _, cells in table.rows for cell in cells} == {"unclear"}
-    assert all("no verdict: 2 repeats" in text for _, text in sentences(made, verdicts))
+    assert all("no verdict: played 2 of the 3 times" in text for _, text in sentences(made, verdicts))
 
 
 def test_sentences_say_what_can_be_told() -> None:

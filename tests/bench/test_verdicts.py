@@ -90,7 +90,7 @@ def test_repeats_that_only_one_has_do_not_count() -> None:
     assert found is not None
     assert found.spread.n == 2
     assert found.estimate is None
-    assert verdict(found).words == "no verdict: 2 repeats, at least 3 are needed"
+    assert verdict(found).words == "no verdict: played 2 of the 3 times that it takes"
     assert ratio(made, "s", "relay", "haproxy", "cpu_us") is None
 
 
