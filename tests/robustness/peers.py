@@ -42,7 +42,7 @@ DIALECTS = (
 CHAT = DIALECTS[0]
 
 
-def until(look: Callable[[], T], what: str) -> T:
+def until(look: Callable[[], T | None], what: str) -> T:
     """Look until there is something true; for what announces itself in no other way (memory, descriptors)."""
     deadline = time.monotonic() + PATIENCE
     while not (seen := look()):

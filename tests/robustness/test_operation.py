@@ -63,7 +63,19 @@ def test_flood_of_connections_past_the_descriptors_is_survived(few_descriptors: 
             client.request("GET", "/healthz")
             assert client.receive()[:12] in (b"HTTP/1.1 200", b"HTTP/1.1 503", b"")
     descriptors_return_to(relay, before)
-    serves(relay.address)
+    # Those that still wait to be accepted, and have gone, are turned away one after the other.
+    with until(lambda: _let_in(relay), "a client that is let in") as client:
+        serves(relay.address, client)
+
+
+def _let_in(relay: Program) -> Client | None:
+    client = Client(relay.address)
+    with contextlib.suppress(OSError, AssertionError):
+        client.request("GET", "/readyz")
+        if client.answer().status == 200:
+            return client
+    client.close()
+    return None
 
 
 def test_stream_goes_on_while_connections_are_turned_away(
