@@ -298,7 +298,9 @@ class SocketTransport(socket.SocketType):
         """`socket` and `sockname`, as asyncio's: None if it has gone already. Of TLS there is nothing to be known."""
         if self.fileno() < 0:
             return None
-        return {"socket": self, "sockname": self.getsockname()}.get(name)
+        if name == "sockname":
+            return self.getsockname()
+        return self if name == "socket" else None
 
 
 class _Reaching(asyncio.Protocol):

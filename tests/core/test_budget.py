@@ -1,7 +1,7 @@
 """What one event may cost on its way through the relay: Python frames, calls, writes, copies. Counted, not timed.
 
-The chain is the real one; only the system's send is a fake. Whoever makes one
-of these numbers larger has made every token of every stream dearer.
+The chain is the real one; only the system's send is a fake. Whoever makes one of these numbers larger has made every
+token of every stream dearer.
 """
 
 from __future__ import annotations

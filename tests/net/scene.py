@@ -95,6 +95,13 @@ def scene() -> Iterator[Scene]:
         made.close()
 
 
+@contextlib.contextmanager
+def unanswering() -> Iterator[tuple[str, int]]:
+    """The address of a listener whose queue is full: who connects is not answered."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.create_connection(full.getsockname()):
+        yield full.getsockname()
+
+
 async def turns(count: int = 5) -> None:
     for _ in range(count):
         await asyncio.sleep(0)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import socket
+from collections.abc import Callable
 
 import pytest
 
@@ -15,19 +16,29 @@ from tests.net.pooling import run, until
 from tests.net.scene import RESET, Heard, descriptors, scene, turns
 
 
+def bind() -> socket.socket:
+    bound = socket.create_server(("127.0.0.1", 0))
+    bound.setblocking(False)
+    return bound
+
+
+def adding(came: list[Heard]) -> Callable[[], Heard]:
+    """Makes protocols, and notes them."""
+
+    def make() -> Heard:
+        came.append(Heard())
+        return came[-1]
+
+    return make
+
+
 def test_connections_come_in_and_no_more_after_the_end() -> None:
     async def test() -> None:
         with scene() as stage:
             came: list[Heard] = []
-
-            def make() -> Heard:
-                came.append(Heard())
-                return came[-1]
-
-            bound = socket.create_server(("127.0.0.1", 0))
-            bound.setblocking(False)
+            bound = bind()
             address = bound.getsockname()
-            listener = Listener(bound, 100, stage.poller, make)
+            listener = Listener(bound, 100, stage.poller, adding(came))
             for number in range(40):  # more than one turn takes
                 stage.peers.append(socket.create_connection(address))
                 stage.peers[-1].send(b"%d" % number)
@@ -48,8 +59,7 @@ def test_who_has_reset_before_he_was_accepted_is_known_by_his_address() -> None:
                 def connection_made(self, transport: asyncio.BaseTransport) -> None:
                     peers.append(transport.peer)  # type: ignore[attr-defined]
 
-            bound = socket.create_server(("127.0.0.1", 0))
-            bound.setblocking(False)
+            bound = bind()
             client = socket.create_connection(bound.getsockname())
             client.send(b"a request")
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
@@ -72,8 +82,7 @@ def test_what_is_turned_away_takes_one_descriptor_at_a_time() -> None:
                     most.append(descriptors())
                     transport.abort()  # type: ignore[attr-defined]
 
-            bound = socket.create_server(("127.0.0.1", 0))
-            bound.setblocking(False)
+            bound = bind()
             for _ in range(10):
                 stage.peers.append(socket.create_connection(bound.getsockname()))
             before = descriptors()
@@ -98,14 +107,8 @@ def test_without_a_descriptor_left_clients_wait_and_the_loop_does_not_spin(monke
     async def test() -> None:
         with scene() as stage:
             came: list[Heard] = []
-
-            def make() -> Heard:
-                came.append(Heard())
-                return came[-1]
-
-            bound = socket.create_server(("127.0.0.1", 0))
-            bound.setblocking(False)
-            listener = Listener(bound, 100, stage.poller, make)
+            bound = bind()
+            listener = Listener(bound, 100, stage.poller, adding(came))
             stage.peers.append(socket.create_connection(bound.getsockname()))
             soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
             resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free(), hard))

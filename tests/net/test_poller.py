@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 
 from relay.net.transport import SocketTransport
 from tests.net.pooling import run, until
-from tests.net.scene import MUCH, Heard, descriptors, scene, turns
+from tests.net.scene import MUCH, Heard, descriptors, scene, turns, unanswering
 
 
 def test_a_connection_that_is_dropped_by_another_ones_bytes_hears_no_more() -> None:
@@ -149,16 +148,11 @@ def test_a_connection_that_cannot_be_watched_is_lost_and_only_that() -> None:
 
 def test_closing_the_poller_ends_all_that_is_open_or_about_to_be() -> None:
     async def test() -> None:
-        with (
-            scene() as stage,
-            socket.create_server(("127.0.0.1", 0), backlog=0) as full,
-            contextlib.ExitStack() as stack,
-        ):
-            stack.enter_context(socket.create_connection(full.getsockname()))
+        with scene() as stage, unanswering() as address:
             protocol, paused = Heard(), Heard()
             stage.pair(protocol)
             stage.pair(paused)[0].pause_reading()
-            reaching = asyncio.ensure_future(SocketTransport(stage.poller, socket.AF_INET).reach(full.getsockname()))
+            reaching = asyncio.ensure_future(SocketTransport(stage.poller, socket.AF_INET).reach(address))
             await turns()
             stage.poller.close()
             await until(lambda: protocol.lost and paused.lost and reaching.done())

@@ -22,7 +22,7 @@ from relay.wire.head import CHUNKED
 from relay.wire.input import INPUT
 from tests.core.fakes import Clock
 from tests.net.pooling import run, until
-from tests.net.scene import MUCH, RESET, Heard, descriptors, read_all, scene, turns
+from tests.net.scene import MUCH, RESET, Heard, descriptors, read_all, scene, turns, unanswering
 
 
 def test_what_comes_is_given_to_the_protocol_and_then_the_end() -> None:
@@ -290,16 +290,10 @@ def test_a_connection_that_is_refused_leaves_nothing() -> None:
 
 def test_a_connection_that_is_given_up_on_its_way_leaves_nothing() -> None:
     async def test() -> None:
-        # A listener whose queue is full does not answer.
-        with (
-            scene() as stage,
-            socket.create_server(("127.0.0.1", 0), backlog=0) as full,
-            contextlib.ExitStack() as stack,
-        ):
-            stack.enter_context(socket.create_connection(full.getsockname()))
+        with scene() as stage, unanswering() as address:
             before = descriptors()
             transport = SocketTransport(stage.poller, socket.AF_INET)
-            reaching = asyncio.ensure_future(transport.reach(full.getsockname()))
+            reaching = asyncio.ensure_future(transport.reach(address))
             await turns()
             assert not reaching.done()
             reaching.cancel()
