@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 # What one stream may send before it is another's turn, where several wait (bytes).
 SHARE = 32 * 1024
+# A piece of more bytes is written at once, with what waits before it: its write is worth while by itself, and where the
+# socket takes no more, whoever would come behind it in this turn keeps his place in a log, not bytes in the transport.
+_LARGE = 8 * 1024
 # Of a stream that is blocked, fewer bytes than this within the stall limit count as none: who opens a window by one
 # byte at a time takes nothing.
 _CRUMBS = 1024
@@ -79,7 +82,7 @@ class Stream2:
         if flow is None:
             self._send_first(payload)
             return
-        if size > flow.outbound_flow_control_window or size > h2.outbound_flow_control_window or size > _FRAME_LIMIT:
+        if size > flow.outbound_flow_control_window or size > h2.outbound_flow_control_window or size > _LARGE:
             self._send_slowly(payload)
             return
         flow.outbound_flow_control_window -= size
@@ -118,7 +121,7 @@ class Stream2:
                 self.connection.emit(frames.header(len(piece), frames.DATA, 0, self.stream_id) + piece)
                 at += len(piece)
             self._pushed += allowed
-            if len(self._out) > WRITE_FRAMES:
+            if allowed > _LARGE or len(self._out) > WRITE_FRAMES:
                 self.connection.flush()
         if allowed == left:
             self._rest, self._rest_at = b"", 0

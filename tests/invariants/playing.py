@@ -239,6 +239,9 @@ class Play:
             self.stage.wait(timeout=0.02, events=goal)
             return
         assert self.stage.wait(events=goal), f"the provider was held up: {self.stage.stats()}"
+        if part == 100 and self.whole:
+            # What it has said may still be on its way to the relay.
+            self.stage.generation(self.stream_id)
         self.tally["stalls"] += 1
 
     def _cancel(self, how: str) -> None:

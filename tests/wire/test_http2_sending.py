@@ -65,6 +65,25 @@ def test_many_frames_do_not_wait_for_the_end_of_the_turn(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
+def test_a_stuck_socket_is_given_one_large_write_however_many_streams_have_one(role: str) -> None:
+    """What came for the others in the same turn waits where it can be let go: not in the transport."""
+    both = Both(role)
+    both.peer.increment_flow_control_window(1 << 20)
+    lanes = [both.open() for _ in range(8)]
+    both.settle()
+    both.transport.room = False
+    for lane in lanes:
+        lane.send(LARGE[:SHARE])
+    both.loop.turn()
+    assert data_frames(both) == [(1, frames.FRAME_LIMIT)] * 2
+    both.transport.room = True
+    both.connection.resume_writing()
+    both.settle()
+    assert all(both.got[lane.stream_id] == LARGE[:SHARE] for lane in lanes)
+    both.check()
+
+
+@pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("size", [16_383, 16_384, 16_385, INITIAL - 1, INITIAL])
 def test_what_a_window_allows_goes_in_frames_that_everybody_takes(role: str, size: int) -> None:
     both = Both(role)
