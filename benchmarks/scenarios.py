@@ -80,7 +80,7 @@ class Steady(Scenario):
         *("cpu_us", "delay_p99_ms", "clean", "rss_kib"),
         *("user_us", "system_us", "gap_p99_ms", "delay_p50_ms", "delay_p95_ms", "delay_max_ms"),
         *("gap_p50_ms", "gap_p95_ms", "gap_max_ms"),
-        *("idle_mib", "reads", "writes", "connections", "load_core"),
+        *("sent_kib", "idle_mib", "reads", "writes", "connections", "load_core"),
     )
     count: int = 500
     rate: float = 20
@@ -111,6 +111,7 @@ class Steady(Scenario):
         note_load(run, seen)
         note_cost(run, seen, events)
         note_memory(run, seen, self.count)
+        run.figures["sent_kib"] = seen.provider["events"] * EVENT_BYTES / 1024 / self.count
         note_times(run, seen, "delay")
         note_times(run, seen, "gap")
         run.figures["clean"] = 100 * seen.client["clean"] / self.count

@@ -72,6 +72,7 @@ class Generation:
 
     __slots__ = (
         "_asking",
+        "_fields",
         "_listeners",
         "_logged",
         "_office",
@@ -88,7 +89,6 @@ class Generation:
         "ended_at",
         "error",
         "fanout",
-        "fields",
         "first_at",
         "grace",
         "last_disconnect",
@@ -149,7 +149,7 @@ class Generation:
         self.first_at = self.ended_at = 0.0
         self.last_disconnect: str | None = None
         self.status = 0
-        self.fields: Headers = []
+        self._fields: Headers | bytes = NO_FIELDS
         self.length: int | None = None
         self.bodiless = False
         self.reader: Reader | None = None
@@ -282,7 +282,7 @@ class Generation:
         self.status = self.record.status = head.status
         self.record.upstream_request_id = head.get(b"x-request-id") or head.get(b"request-id")
         event_stream = headers.is_event_stream(head) and request.method != b"HEAD"
-        self.fields = headers.to_client(
+        self._fields = headers.to_client(
             head,
             request_id=self.record.request_id.encode(),
             stream_id=self.stream_id.encode(),
@@ -305,7 +305,7 @@ class Generation:
         self.bodiless = bare or head.status in (204, 304)
         if bare or head.status == 304:
             # The length of what these do not send is a fact of its own.
-            self.fields += [field for field in head.headers if field[0] == b"content-length"]
+            self._fields = self.fields + [field for field in head.headers if field[0] == b"content-length"]
         self.fanout = None
         self.taker = listeners[0] if listeners else None
         self.reader = Reader(ANSWER, gate)
@@ -347,7 +347,7 @@ class Generation:
         office = self._office
         retention = office.retention
         # Where nothing is kept, the log has what readers lack, and they are bounded themselves.
-        log = EventLog(retention.stream, self._looked) if self.resumable else EventLog(sys.maxsize)
+        log = EventLog(retention.stream, self) if self.resumable else EventLog(sys.maxsize)
         return Fanout(
             self.stream_id,
             log,
@@ -358,7 +358,8 @@ class Generation:
             keeps=self.resumable,
         )
 
-    def _looked(self) -> None:
+    def looked(self) -> None:
+        """The log has grown: somebody minds the sum over all logs."""
         self._office.hub.looked(self)
 
     def _overlong(self) -> None:
@@ -378,8 +379,13 @@ class Generation:
         self._watch_answer()
         for listener in self._listeners:
             listener.opened()
-        if not self.resumable:
-            self.fields = NO_FIELDS  # which nobody else will be told
+        # Nobody else will be told them where nothing can be resumed.
+        self._fields = headers.packed(self.fields) if self.resumable and self.fanout is not None else NO_FIELDS
+
+    @property
+    def fields(self) -> Headers:
+        """Of the answer, as clients get it."""
+        return headers.unpacked(self._fields) if isinstance(self._fields, bytes) else self._fields
 
     def transfer_began(self) -> None:
         self.first_at = time.monotonic()

@@ -99,7 +99,7 @@ class Fanout:
         self.read_delta = delta.reader(dialect)
         self.tag = b"id: %b-" % stream_id.encode() if numbered else b""
         self._group: Sequence[bytes] = ()  # what is being sent, if it is more than one event
-        self._waiters: dict[Callable[[], None], None] = {}
+        self._waiters: dict[Callable[[], None], None] | None = None  # few streams have any
         self.watched = not keeps  # whether something is to be done behind every event
 
     # From the stream
@@ -202,15 +202,17 @@ class Fanout:
 
     def wake(self) -> None:
         """Tell those who wait for something to happen."""
-        waiters, self._waiters = self._waiters, {}
+        waiters, self._waiters = self._waiters, None
         self.watched = not self.keeps
-        for waiter in waiters:
+        for waiter in waiters or ():
             self.pulse.soon(waiter)
 
     def wait(self, waiter: Callable[[], None]) -> None:
         """Be told, once, when an event has come or the stream has ended."""
+        self._waiters = self._waiters or {}
         self._waiters[waiter] = None
         self.watched = True
 
     def stop_waiting(self, waiter: Callable[[], None]) -> None:
-        self._waiters.pop(waiter, None)
+        if self._waiters:
+            self._waiters.pop(waiter, None)

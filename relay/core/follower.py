@@ -12,7 +12,6 @@ the present is the same, so that no event is lost or repeated between replay and
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,6 +27,9 @@ _TURN = 256 * 1024
 _LIVE = -1
 # How fine the age of waiting events is known (seconds).
 _MARK_EVERY = 1.0
+# A method of its own, in its own slot, would be memory while it is live, and keep it and its log until the collector
+# comes when it has gone.
+_NOWHERE = NOBODY.send
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class Follower(Reader):
         # Up to here it replays, and is not yet late.
         self._joined = self._horizon = fanout.log.tail
         self._distance = self._horizon - after
-        self._marks: deque[tuple[int, float]] = deque()
+        self._marks: tuple[tuple[int, float], ...] = ()  # none while it is live, and then few
         self._gap = 0
         self._held_since = 0.0
         self._last = b""
@@ -170,10 +172,10 @@ class Follower(Reader):
 
     def detach(self) -> None:
         self._passed, self._cursor = self.given + self._began, self.place
-        self._marks.clear()
+        self._marks = ()
         self._failed = None
         self._let_go()
-        self._way = NOBODY.send  # a method of its own would keep it, and its log, until the collector comes
+        self._way = _NOWHERE
         super().detach()
         self._fanout.leave(self)
 
@@ -188,7 +190,7 @@ class Follower(Reader):
         now = self._fanout.clock.now
         marks = self._marks
         if not marks or now - marks[-1][1] >= _MARK_EVERY:
-            marks.append((self._fanout.log.tail, now))
+            self._marks = (*marks, (self._fanout.log.tail, now))
         self._judge()
 
     def _open(self, piece: bytes) -> None:
@@ -300,7 +302,7 @@ class Follower(Reader):
             return False
         self._distance = distance
         self._horizon = self._fanout.log.tail
-        self._marks.clear()
+        self._marks = ()
         return True
 
     def _skip(self, to: int) -> None:
@@ -318,10 +320,10 @@ class Follower(Reader):
         self._passed = self._fanout.log.position(to)
         passed_at = None
         while self._marks and self._marks[0][0] <= to:
-            passed_at = self._marks.popleft()[1]
+            passed_at, self._marks = self._marks[0][1], self._marks[1:]
         if passed_at is not None and not self._marks and self.lags:
             # Of events that came within a second, the first has the mark of all.
-            self._marks.append((self._fanout.log.tail, passed_at))
+            self._marks = ((self._fanout.log.tail, passed_at),)
 
     def _fail(self) -> None:
         failed, self._failed = self._failed, None
@@ -413,11 +415,11 @@ class Follower(Reader):
         self._cursor = _LIVE
         self._distance = 0
         self._late = False
-        self._marks.clear()
+        self._marks = ()
         if self._smoother is not None:
             self._smoother.clear()
         if self._flush.at_once:
-            self.out = self._sink
+            self._way, self.out = _NOWHERE, self._sink
         else:
             self._way, self.out = (self._paced if self._warm else self._open), self
         if self._closing is not None:

@@ -12,8 +12,8 @@ Nothing is forgotten below `limit`; above it the oldest go.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
 from itertools import accumulate, pairwise
+from typing import Protocol
 
 SEGMENT = 64
 # Events of so many bytes on average are not worth a copy: their objects cost less than a third of what they are.
@@ -58,18 +58,25 @@ class _Segment:
             self.events = []
 
 
+class Keeper(Protocol):
+    """Who minds how much all logs keep together."""
+
+    def looked(self) -> None:
+        """The log has grown, or lost something."""
+
+
 class EventLog:
     """`oldest`: the first event that is kept, tail + 1 for none. `limit`: bytes below which nothing is forgotten.
-    `looked` is called now and then, behind 64 events and 128 KiB at the latest, so that somebody may mind the sum over
-    all logs. `recent` are the newest events, from number `base` + 1 on: who appends to it himself calls `settle` behind
-    every event of LARGE bytes and every one whose number is a multiple of SEGMENT."""
+    `keeper` is told now and then, behind 64 events and 128 KiB at the latest. `recent` are the newest events, from
+    number `base` + 1 on: who appends to it himself calls `settle` behind every event of LARGE bytes and every one whose
+    number is a multiple of SEGMENT."""
 
     __slots__ = (
         "_counted",
         "_forgotten",
+        "_keeper",
         "_limit",
         "_look_at",
-        "_looked",
         "_segment",
         "_segments",
         "_total",
@@ -78,9 +85,9 @@ class EventLog:
         "recent",
     )
 
-    def __init__(self, limit: int, looked: Callable[[], None] | None = None) -> None:
+    def __init__(self, limit: int, keeper: Keeper | None = None) -> None:
         self._limit = limit
-        self._looked = looked
+        self._keeper = keeper
         self._segments: dict[int, _Segment] = {}
         self._segment = _Segment(1, 0)
         self.recent = self._segment.events
@@ -199,5 +206,5 @@ class EventLog:
             if self.kept - len(oldest) < self._limit:
                 break
             self.forget(self.oldest + (len(segment) if segment.ends is not None else 1) - 1)
-        if self._looked is not None:
-            self._looked()
+        if self._keeper is not None:
+            self._keeper.looked()

@@ -14,6 +14,7 @@ The others are for readers of a log, whose place in it is all that they cost:
 from __future__ import annotations
 
 import enum
+import functools
 import math
 from dataclasses import dataclass
 
@@ -102,6 +103,7 @@ class Lag:
         return self.age if self.mode in (Mode.MERGE, Mode.DISCONNECT) else 0.0
 
 
+@functools.cache
 def lag(mode: Mode) -> Lag:
     """The bounds of a mode. A paused provider is the connection's to end, as it is for a transparent stream."""
     return Lag(mode, stall=math.inf) if mode is Mode.PAUSE else Lag(mode)

@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import orjson
@@ -168,6 +168,7 @@ _FIND: dict[Dialect, Callable[[_Json], _Found]] = {
 }
 
 
+@cache
 def reader(spoken: Dialect) -> Read | None:
     """How a dialect's text deltas are read from one whole SSE block; None for a dialect that has none.
 

@@ -61,6 +61,7 @@ _EVENT_STREAM_FIELDS: Headers = [
 ]
 # What scripts of another origin may read, where they may read the answer at all (Fetch, 3.2.6).
 _EXPOSED = (b"access-control-expose-headers", b"relay-stream-id, relay-last-disconnect, x-request-id")
+_OF_ALL_STREAMS = [*_EVENT_STREAM_FIELDS, _EXPOSED]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -139,6 +140,18 @@ def to_client(
     if event_stream:
         fields.append(_EXPOSED)
     return fields
+
+
+def packed(fields: Headers) -> bytes:
+    """The fields of an event stream's answer as they are kept for those who come later, without those that all have:
+    a list of them is five times as large, and would be the most of what a resumable stream keeps beside its log."""
+    return b"".join([b"%b:%b\n" % field for field in fields if field not in _OF_ALL_STREAMS])
+
+
+def unpacked(kept: bytes) -> Headers:
+    """The fields that were packed. (No name has a colon in it, and no value a line's end.)"""
+    lines = [line.partition(b":") for line in kept.splitlines()]
+    return [*[(name, value) for name, _, value in lines], *_OF_ALL_STREAMS]
 
 
 def for_others(fields: Headers) -> Headers:

@@ -14,12 +14,15 @@ from typing import Any
 import orjson
 import pytest
 
+from relay.core.fanout import Fanout
 from relay.core.follower import AT_ONCE, Flush, Follower
+from relay.core.log import EventLog
 from relay.core.logged import LoggedStream
 from relay.flow.overflow import Mode, lag
 from relay.wire import chunked, frames
 from relay.wire.chunked import ChunkedBody
-from tests.core.fakes import STREAM_ID, Told, ignore, numbered
+from relay.wire.dialect import CHAT
+from tests.core.fakes import STREAM_ID, Clock, Owner, Pulse, Sink, Told, ignore, numbered
 from tests.core.test_budget import EVENT, READ, Connection, Socket, calls
 from tests.core.test_budget2 import Client2
 from tests.wire.peer2 import frame
@@ -34,6 +37,8 @@ C_CALLS = {1: 10, 2: 11}
 # At every 64th event: the log packs what it has.
 PACK_FRAMES = 16
 READERS = 10
+# Bytes of a resumable stream's own objects, without an event.
+MOST_OF_A_LOG = 1200
 
 
 class Chain:
@@ -245,6 +250,31 @@ def test_an_event_of_a_stream_that_is_not_kept_leaves_nothing_behind() -> None:
         tracemalloc.stop()
         gc.enable()
     assert chain.fanout.log.kept == 0
+
+
+def test_a_log_and_a_live_reader_of_it_are_small() -> None:
+    """What an open stream costs more where it can be resumed is most of this; its stream is among it."""
+    clock, beat, owner = Clock(), Pulse(), Owner()
+    sinks = [Sink() for _ in range(100)]
+
+    def open_one(sink: Sink) -> tuple[Fanout, LoggedStream, Follower]:
+        log = EventLog(1 << 20)
+        fanout = Fanout(STREAM_ID, log, CHAT, clock, beat, numbered=True, keeps=True)
+        stream = LoggedStream(fanout, owner, clock, CHAT, 1 << 20)
+        follower = Follower(fanout, 0, lag(Mode.MERGE), ignore)
+        follower.attach(sink, blocked=False)
+        return fanout, stream, follower
+
+    opened = [open_one(sinks[0])]
+    gc.collect()
+    tracemalloc.start()
+    try:
+        opened += [open_one(sink) for sink in sinks]
+        each = tracemalloc.get_traced_memory()[0] / len(sinks)
+    finally:
+        tracemalloc.stop()
+    assert all(follower.out is sink for (_, _, follower), sink in zip(opened[1:], sinks, strict=True))
+    assert each <= MOST_OF_A_LOG
 
 
 def test_a_reader_that_lags_costs_a_number_whatever_comes() -> None:

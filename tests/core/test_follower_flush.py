@@ -258,7 +258,12 @@ def test_time_counts_from_the_first_that_waits_not_from_those_that_have_left() -
 def test_log_that_forgets_what_has_just_come_cuts_off_but_does_not_raise(flush: Flush, size: int) -> None:
     """All logs together are above their limit, and this one is the largest."""
     failed: list[RelayError] = []
-    log = EventLog(8 << 20, lambda: log.forget(log.tail))
+
+    class Keeper:
+        def looked(self) -> None:
+            log.forget(log.tail)
+
+    log = EventLog(8 << 20, Keeper())
     fanout = Told(log=log)
     fanout.feed(ROLE + delta("a"))
 

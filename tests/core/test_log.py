@@ -40,7 +40,7 @@ class AnyLog(RuleBasedStateMachine):
         super().__init__()
         self.looks = 0
         self.looked_at = (0, 0)
-        self.log = EventLog(LIMIT, self.looked)
+        self.log = EventLog(LIMIT, self)
         self.events: list[bytes] = []
         self.asked_to_forget = 0
 
@@ -170,20 +170,21 @@ def test_one_event_above_the_limit_is_kept() -> None:
 
 
 def test_looked_is_called_every_64_events_or_64_kib() -> None:
-    looks = 0
+    class Keeper:
+        looks = 0
 
-    def looked() -> None:
-        nonlocal looks
-        looks += 1
+        def looked(self) -> None:
+            self.looks += 1
 
-    small = EventLog(1 << 30, looked)
+    keeper = Keeper()
+    small = EventLog(1 << 30, keeper)
     for _ in range(10 * SEGMENT):
         small.append(b"x")
-    assert looks == 10
-    looks, large = 0, EventLog(1 << 30, looked)
+    assert keeper.looks == 10
+    keeper.looks, large = 0, EventLog(1 << 30, keeper)
     for _ in range(20):
         large.append(bytes(32 * KIB))
-    assert looks == 10
+    assert keeper.looks == 10
 
 
 def test_forgetting_twice_is_forgetting_once() -> None:

@@ -206,6 +206,18 @@ def test_ids_of_an_answer() -> None:
     assert values(fields, b"relay-stream-id") == [b"stream-1"]
 
 
+def test_fields_are_kept_whole_in_little_room() -> None:
+    theirs = [b"X-Empty:", b"X-Time: 12:30: 1", b"Set-Cookie: a=1", b"Set-Cookie: b=2", b"X-Latin: \xe9\x85"]
+    fields = client(answered(b"Content-Type: text/event-stream", *theirs), event_stream=True)
+    kept = headers.packed(fields)
+    assert sorted(headers.unpacked(kept)) == sorted(fields)
+    assert values(headers.unpacked(kept), b"set-cookie") == [b"a=1", b"b=2"]
+    assert values(fields, b"x-latin") == [b"\xe9\x85"]
+    # Neither what all streams have, nor an object for each field.
+    assert len(kept) < 200
+    assert b"event-stream" not in kept
+
+
 @pytest.mark.parametrize(
     ("status", "kind", "expected"),
     [
