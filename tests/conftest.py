@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,13 @@ from tests.programs import Program, Provider, Relay, config_text
 # No test asks how long something took: on a busy machine that says nothing.
 settings.register_profile("relay", deadline=None)
 settings.load_profile("relay")
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of collected tests need not be walked through by every collection of garbage from now on, nor by those
+    that tests ask for to see what is left of something."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
