@@ -108,7 +108,7 @@ class Follower(Reader):
         # Up to here it replays, and is not yet late.
         self._joined = self._horizon = fanout.log.tail
         self._distance = self._horizon - after
-        self._marks: tuple[tuple[int, float], ...] = ()  # none while it is live, and then few
+        self._marks: tuple[tuple[int, float], ...] = ()  # none while it is live, and where its age does not matter
         self._gap = 0
         self._held_since = 0.0
         self._last = b""
@@ -189,7 +189,7 @@ class Follower(Reader):
         self._miss()
         now = self._fanout.clock.now
         marks = self._marks
-        if not marks or now - marks[-1][1] >= _MARK_EVERY:
+        if self._lag.age_limit and (not marks or now - marks[-1][1] >= _MARK_EVERY):
             self._marks = (*marks, (self._fanout.log.tail, now))
         self._judge()
 
@@ -318,12 +318,14 @@ class Follower(Reader):
     def _move(self, to: int) -> None:
         self._cursor = to
         self._passed = self._fanout.log.position(to)
-        passed_at = None
-        while self._marks and self._marks[0][0] <= to:
-            passed_at, self._marks = self._marks[0][1], self._marks[1:]
-        if passed_at is not None and not self._marks and self.lags:
+        marks = self._marks
+        if not marks or marks[0][0] > to:
+            return
+        passed = next((index for index, (seq, _) in enumerate(marks) if seq > to), len(marks))
+        self._marks = marks[passed:]
+        if not self._marks and self.lags:
             # Of events that came within a second, the first has the mark of all.
-            self._marks = ((self._fanout.log.tail, passed_at),)
+            self._marks = ((self._fanout.log.tail, marks[-1][1]),)
 
     def _fail(self) -> None:
         failed, self._failed = self._failed, None

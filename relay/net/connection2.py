@@ -1,4 +1,4 @@
-"""What both ends of HTTP/2 share: many streams on one socket, and one write a turn.
+"""What both ends of HTTP/2 share: many streams on one socket, and one write a turn for all that is small.
 
         bytes in  -> Engine.receive -> Stream2.feed                  the engine is the connection's `data_received`
         bytes out <- flush <- out   <- Stream2.send                  DATA frames of all streams, and the engine's own
@@ -36,8 +36,8 @@ _RESET_DELAY = 0.05
 
 
 class Connection2(Connection, asyncio.Protocol):
-    """`out` are frames to be written at the end of this turn of the loop, `woken` whether that is planned.
-    `open_streams` are those on which either side may still send."""
+    """`out` are frames to be written at the end of this turn of the loop at the latest, `woken` whether that is
+    planned. `open_streams` are those on which either side may still send."""
 
     __slots__ = (
         "_counts_answers",
@@ -85,7 +85,7 @@ class Connection2(Connection, asyncio.Protocol):
     # Writing
 
     def emit(self, data: bytes) -> None:
-        """Send frames at the end of this turn."""
+        """Send frames, at the end of this turn at the latest."""
         self.out.append(data)
         if not self.woken:
             self.wake()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # What one stream may send before it is another's turn, where several wait (bytes).
 SHARE = 32 * 1024
 # A piece of more bytes is written at once, with what waits before it: its write is worth while by itself, and where the
-# socket takes no more, whoever would come behind it in this turn keeps his place in a log, not bytes in the transport.
+# socket takes no more, what others have to say in this turn waits in their logs and rings, not in the transport.
 _LARGE = 8 * 1024
 # Of a stream that is blocked, fewer bytes than this within the stall limit count as none: who opens a window by one
 # byte at a time takes nothing.

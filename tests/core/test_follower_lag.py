@@ -177,6 +177,19 @@ def aged(mode: Mode, *, fanout: Told | None = None) -> tuple[Told, Follower, Soc
     return fanout, reader, sink
 
 
+@pytest.mark.parametrize("mode", [Mode.DROP, Mode.PAUSE])
+def test_where_age_does_not_matter_nothing_is_kept_of_it(mode: Mode) -> None:
+    fanout, reader, sink = aged(mode)
+    sink.blocks()
+    for seq in range(1, 1001):
+        fanout.time.now += 1.0
+        fanout.feed(event(seq, 10))
+    assert reader.late_at(fanout.time.now) == 0.0
+    assert reader._marks == ()
+    sink.opens()
+    assert reader.place == 1000
+
+
 def test_age_is_that_of_the_oldest_event_that_is_missing() -> None:
     fanout, reader, sink = aged(Mode.DISCONNECT)
     fanout.feed(event(1))
