@@ -27,8 +27,7 @@ _TURN = 256 * 1024
 _LIVE = -1
 # How fine the age of waiting events is known (seconds).
 _MARK_EVERY = 1.0
-# A method of its own, in its own slot, would be memory while it is live, and keep it and its log until the collector
-# comes when it has gone.
+# A method of its own, in its own slot, would keep it and its log until the collector comes.
 _NOWHERE = NOBODY.send
 
 
@@ -319,13 +318,11 @@ class Follower(Reader):
         self._cursor = to
         self._passed = self._fanout.log.position(to)
         marks = self._marks
-        if not marks or marks[0][0] > to:
-            return
-        passed = next((index for index, (seq, _) in enumerate(marks) if seq > to), len(marks))
-        self._marks = marks[passed:]
-        if not self._marks and self.lags:
+        if marks and marks[0][0] <= to:
+            passed = next((index for index, (seq, _) in enumerate(marks) if seq > to), len(marks))
             # Of events that came within a second, the first has the mark of all.
-            self._marks = ((self._fanout.log.tail, marks[-1][1]),)
+            last = ((self._fanout.log.tail, marks[-1][1]),) if self.lags else ()
+            self._marks = marks[passed:] or last
 
     def _fail(self) -> None:
         failed, self._failed = self._failed, None
