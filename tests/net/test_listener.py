@@ -7,11 +7,13 @@ import os
 import resource
 import socket
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 
 from relay.net import listener as listening
 from relay.net.listener import Listener
+from relay.net.transport import SocketTransport
 from tests.net.pooling import run, until
 from tests.net.scene import RESET, Heard, descriptors, scene, turns
 
@@ -57,7 +59,7 @@ def test_who_has_reset_before_he_was_accepted_is_known_by_his_address() -> None:
 
             class Named(Heard):
                 def connection_made(self, transport: asyncio.BaseTransport) -> None:
-                    peers.append(transport.peer)  # type: ignore[attr-defined]
+                    peers.append(cast(SocketTransport, transport).peer)
 
             bound = bind()
             client = socket.create_connection(bound.getsockname())
@@ -80,7 +82,7 @@ def test_what_is_turned_away_takes_one_descriptor_at_a_time() -> None:
             class Unwanted(Heard):
                 def connection_made(self, transport: asyncio.BaseTransport) -> None:
                     most.append(descriptors())
-                    transport.abort()  # type: ignore[attr-defined]
+                    cast(SocketTransport, transport).abort()
 
             bound = bind()
             for _ in range(10):

@@ -3,37 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from relay.net.transport import SocketTransport
 from tests.net.pooling import run, until
-from tests.net.scene import MUCH, Heard, descriptors, scene, turns, unanswering
+from tests.net.scene import MUCH, Heard, Scene, descriptors, scene, turns, unanswering
+
+
+def two_at_once(stage: Scene, act: Callable[[SocketTransport], None]) -> tuple[list[Heard], list[SocketTransport]]:
+    """Two connections that have something in the same batch: what the first to be read does to the other."""
+    protocols: list[Heard] = []
+    pairs: list[tuple[SocketTransport, socket.socket]] = []
+
+    def answer() -> None:
+        ((other, _),) = (each for at, each in enumerate(pairs) if not protocols[at].got)
+        act(other)
+
+    for _ in range(2):
+        protocols.append(Heard(answer))
+        pairs.append(stage.pair(protocols[-1]))
+    for _, peer in pairs:
+        peer.send(b"x")
+    return protocols, [transport for transport, _ in pairs]
 
 
 def test_a_connection_that_is_dropped_by_another_ones_bytes_hears_no_more() -> None:
-    """Both have something in the same batch, and the descriptor of the one is taken again at once."""
+    """The descriptor of the one is taken again at once."""
 
     async def test() -> None:
         with scene() as stage:
-            protocols: list[Heard] = []
-            pairs: list[tuple[SocketTransport, socket.socket]] = []
+            late = Heard()
 
-            def drop_the_other() -> None:
-                ((other, _),) = (each for at, each in enumerate(pairs) if not protocols[at].got)
+            def drop(other: SocketTransport) -> None:
                 number = other.fileno()
                 other.abort()
                 assert stage.pair(late)[0].fileno() != number >= 0
 
-            late = Heard()
-            for _ in range(2):
-                protocols.append(Heard(drop_the_other))
-                pairs.append(stage.pair(protocols[-1]))
-            for _, peer in pairs:
-                peer.send(b"x")
+            protocols, _ = two_at_once(stage, drop)
             await until(lambda: any(protocol.lost for protocol in protocols))
             await turns()
             assert sorted(bytes(protocol.got) for protocol in protocols) == [b"", b"x"]
@@ -43,26 +54,13 @@ def test_a_connection_that_is_dropped_by_another_ones_bytes_hears_no_more() -> N
 
 
 def test_what_another_ones_bytes_pause_keeps_its_own_for_later() -> None:
-    """Both have something in the same batch."""
-
     async def test() -> None:
         with scene() as stage:
-            protocols: list[Heard] = []
-            pairs: list[tuple[SocketTransport, socket.socket]] = []
-
-            def pause_the_other() -> None:
-                (other,) = (each for at, each in enumerate(pairs) if not protocols[at].got)
-                other[0].pause_reading()
-
-            for _ in range(2):
-                protocols.append(Heard(pause_the_other))
-                pairs.append(stage.pair(protocols[-1]))
-            for _, peer in pairs:
-                peer.send(b"x")
+            protocols, transports = two_at_once(stage, SocketTransport.pause_reading)
             await until(lambda: any(protocol.got for protocol in protocols))
             await turns()
             assert sorted(bytes(protocol.got) for protocol in protocols) == [b"", b"x"]
-            for transport, _ in pairs:
+            for transport in transports:
                 transport.resume_reading()
             await until(lambda: all(protocol.got for protocol in protocols))
 
@@ -132,7 +130,7 @@ def test_a_connection_that_cannot_be_watched_is_lost_and_only_that() -> None:
             before = descriptors()
             transport.pause_reading()
             epoll = stage.poller._epoll
-            stage.poller._epoll = Full(epoll.poll)  # type: ignore[assignment]
+            stage.poller._epoll = cast(select.epoll, Full(epoll.poll))
             transport.resume_reading()
             with pytest.raises(OSError, match="No space"):
                 await SocketTransport(stage.poller, socket.AF_INET).reach(server.getsockname())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import socket
+from functools import partial
 from typing import cast
 
 import pytest
@@ -80,7 +81,7 @@ def test_a_connection_that_was_reset_is_freed_without_the_collector() -> None:
                     peer.close()
                     transport.write(b"on a connection that was reset")
                     assert transport.is_reset
-                    await until(lambda protocol=protocol: protocol.lost)  # type: ignore[misc]
+                    await until(partial(getattr, protocol, "lost"))
                 del transport
                 await turns()
                 assert not [each for each in gc.get_objects() if type(each) is SocketTransport]
