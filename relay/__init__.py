@@ -7,7 +7,8 @@ socket, no clock and no logging: those floors are functions of the bytes and the
 
     cli, __main__    arguments in, exit codes out
     app              wiring, signals, drain: the only file that knows every floor
-    config           the file's schema and what no schema can say (sample.toml explains every value)
+    config           the file, read and checked for what no schema can say
+    schema           its tables, keys and units (sample.toml explains every value)
     mistake          a schema's complaint in the terms of the file
 
     control/         one decision per request

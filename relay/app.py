@@ -20,7 +20,6 @@ from collections.abc import Callable
 import uvloop
 
 from relay import config as configuration
-from relay.config import Config
 from relay.control import refusal
 from relay.control.access import AccessLog
 from relay.control.exchange import Exchange
@@ -40,6 +39,7 @@ from relay.net.pulse import Pulse
 from relay.net.server import Address, Server
 from relay.net.service import Client, ClientLimits
 from relay.net.timers import Wheel
+from relay.schema import Config, UpstreamTable
 from relay.wire import dialect
 from relay.wire.head import RequestHead
 from relay.wire.headers import Credential
@@ -226,7 +226,7 @@ class App:
             for table in self._config.route
         ]
 
-    def _upstream(self, table: configuration.UpstreamTable) -> Upstream:
+    def _upstream(self, table: UpstreamTable) -> Upstream:
         place = f"upstream {table.name!r}"
         url = configuration.split_url(table.url, place)
         tls = _tls(table.ca_file, table.http, place) if url.scheme == "https" else None

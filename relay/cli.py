@@ -10,9 +10,9 @@ from importlib.metadata import version
 
 import msgspec
 
-from relay import app, config
-from relay.config import Config
+from relay import app, config, schema
 from relay.errors import ConfigError
+from relay.schema import Config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -99,9 +99,9 @@ def _toml(value: object) -> str:
 
 def _plain(value: object) -> object:
     """Durations and sizes as a person would write them; reading them again gives the same."""
-    if isinstance(value, config.Seconds):
+    if isinstance(value, schema.Seconds):
         return _with_unit(value, {"h": 3600, "m": 60, "s": 1}) if value.is_integer() else f"{value * 1000:g}ms"
-    if isinstance(value, config.Size):
+    if isinstance(value, schema.Size):
         return _with_unit(value, {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1})
     return value
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from relay import config
-from relay.config import Config
+from relay import config, schema
 from relay.errors import ConfigError
+from relay.schema import Config
 
 GOOD = """\
 [[upstream]]
@@ -217,7 +217,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 def test_units() -> None:
     def read(timeout: object, size: object) -> tuple[float, int]:
         raw = {"timeouts": {"idle": timeout}, "limits": {"event": size}}
-        made = msgspec.convert(raw, Config, dec_hook=config._decode)
+        made = msgspec.convert(raw, Config, dec_hook=schema.decode)
         return made.timeouts.idle, made.limits.event
 
     assert read("250ms", "1KiB") == (0.25, 1024)

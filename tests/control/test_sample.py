@@ -10,16 +10,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from relay import config
+from relay import config, schema
 from tests.programs import BIN
 
 SAMPLE = resources.files("relay").joinpath("sample.toml").read_text(encoding="utf-8")
 TABLES = {
-    "server": config.Listen,
-    "upstream": config.UpstreamTable,
-    "route": config.RouteTable,
-    "timeouts": config.Timeouts,
-    "limits": config.Limits,
+    "server": schema.Listen,
+    "upstream": schema.UpstreamTable,
+    "route": schema.RouteTable,
+    "timeouts": schema.Timeouts,
+    "limits": schema.Limits,
 }
 
 
@@ -32,11 +32,11 @@ def test_every_value_is_the_default(tmp_path: Path) -> None:
     file = tmp_path / "relay.toml"
     file.write_text(SAMPLE)
     loaded = config.load(str(file))
-    assert loaded.server == config.Listen()
-    assert loaded.timeouts == config.Timeouts()
-    assert loaded.limits == config.Limits()
+    assert loaded.server == schema.Listen()
+    assert loaded.timeouts == schema.Timeouts()
+    assert loaded.limits == schema.Limits()
     example = msgspec.structs.replace(loaded.upstream[0], name="x", url="https://x.test")
-    assert example == config.UpstreamTable(name="x", url="https://x.test")
+    assert example == schema.UpstreamTable(name="x", url="https://x.test")
 
 
 @pytest.mark.parametrize("table", TABLES)

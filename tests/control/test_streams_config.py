@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from relay import config
-from relay.config import Config
+from relay import config, schema
+from relay.schema import Config
 from tests.control.test_cli import refused, relay
 from tests.control.test_config import GOOD, mistake
 
@@ -173,7 +173,7 @@ def test_check_shows_all_that_is_in_force(tmp_path: Path) -> None:
     )
     expected = {"finished": "1m", "orphan": "1h", "orphan_grace": "30s", "stream": "1MiB", "total": "256MiB"}
     assert {key: printed["retention"][key] for key in expected} == expected
-    assert set(printed["retention"]) == set(config.RetentionTable.__struct_fields__)
+    assert set(printed["retention"]) == set(schema.RetentionTable.__struct_fields__)
     # And what it shows is a file that says the same.
     again = tmp_path / "again.toml"
     again.write_text(done.stdout)
@@ -182,7 +182,7 @@ def test_check_shows_all_that_is_in_force(tmp_path: Path) -> None:
 
 def test_sample_says_the_defaults() -> None:
     sample = tomllib.loads(relay("sample").stdout)
-    assert set(sample["retention"]) == set(config.RetentionTable.__struct_fields__)
+    assert set(sample["retention"]) == set(schema.RetentionTable.__struct_fields__)
     table = sample["route"][0]
     assert {"resumable", "flush", "flush_events", "smooth"} <= set(table)
     assert sample["server"]["page"] is True
