@@ -13,7 +13,8 @@ socket, no clock and no logging: those floors are functions of the bytes and the
 
     control/         one decision per request
         exchange     one request and its answer: admit -> errand -> listen -> deliver; the access line
-        generation   what a provider is asked once, and what comes of it; who listens; what is kept of it
+        generation   what a provider is asked once, and what comes of it; what is kept of it
+        audience     who reads a generation, and how long it may be without a reader
         asking       one question to a provider: connect, ask, and once more where it may be
         state        how far a generation is, and what callers are told of it
         patience     how long a provider may take
@@ -148,7 +149,7 @@ Where each rule lives
     who stops reading the provider        flow/gate.py
     what a late joiner gets               core/log.py, from core/follower.py
     what may be merged                    wire/delta.py
-    when a stream is let go               core/hub.py, control/generation.py
+    when a stream is let go               core/hub.py, control/generation.py, audience.py
     who may have a stream                 control/streams.py
     open, reuse, close a connection       net/pool.py
     where a request goes                  control/router.py

@@ -1,4 +1,4 @@
-"""What a provider is asked once, and what comes of it: the answer, its listeners, its end, what is kept of it.
+"""What a provider is asked once, and what comes of it: the answer, its end, what is kept of it.
 
         asking ----> answered ----> ended
           |             |
@@ -10,13 +10,12 @@ period, and its log by the time it is kept. One that is not ends with the exchan
 
 from __future__ import annotations
 
-import math
 import sys
 import time
-from typing import Protocol
 
 from relay.control.access import Record
 from relay.control.asking import Asking
+from relay.control.audience import Audience, Listener
 from relay.control.capture import Capture, Captured
 from relay.control.office import Office
 from relay.control.patience import Patience
@@ -34,7 +33,6 @@ from relay.core.transfer import Receiver, Transfer
 from relay.errors import (
     Cancelled,
     CloseReason,
-    Orphaned,
     RelayError,
     RemoteProtocolError,
     UpstreamInvalid,
@@ -49,21 +47,7 @@ from relay.wire.head import NO_FIELDS, Headers, RequestHead, ResponseHead
 _ENDED = (State.FINISHED, State.FAILED, State.CANCELLED)
 
 
-class Listener(Protocol):
-    """An exchange whose answer this is."""
-
-    @property
-    def takes_body(self) -> bool:
-        """Whether a plain answer may still be passed on to it."""
-
-    def opened(self) -> None:
-        """The provider has answered: `status`, `fields` and what follows them are known."""
-
-    def ended(self, error: RelayError | None) -> None:
-        """There will be no more of it. What waits has yet to be delivered."""
-
-
-class Generation:
+class Generation(Audience):
     """`peer`: the address of whoever asked; `owner`: whose it is. `resumable`: its events are kept, and it outlives its
     readers, by `grace` seconds. `wishes`: of readers that say nothing themselves. `logged`: its readers may lag in ways
     that only a log allows. `whole`: no event may be passed on in pieces. After `opened`: `status` and `fields` of the
@@ -73,10 +57,7 @@ class Generation:
     __slots__ = (
         "_asking",
         "_fields",
-        "_listeners",
         "_logged",
-        "_office",
-        "_orphaned_at",
         "_patience",
         "_receiver",
         "_transfer",
@@ -90,8 +71,6 @@ class Generation:
         "error",
         "fanout",
         "first_at",
-        "grace",
-        "last_disconnect",
         "length",
         "owner",
         "reader",
@@ -123,8 +102,8 @@ class Generation:
         grace: float,
         wishes: Wishes,
     ) -> None:
+        super().__init__(office, grace)
         self.tick = 0
-        self._office = office
         self.record = record
         self.stream_id = record.stream_id
         self.route = route
@@ -135,19 +114,15 @@ class Generation:
         identity = not dialect.opaque or logged or resumable
         self._asking = Asking(office, request, record, route, body, self, peer=peer, identity=identity)
         self._patience = Patience(office.timing, record.started_at)
-        self.grace = grace
         self.wishes = wishes
         self._logged = logged or resumable
         self._whole = whole
-        self._listeners: tuple[Listener, ...] = ()
         self._transfer: Transfer | None = None
         self._receiver: Receiver | None = None
         self._until = 0.0
-        self._orphaned_at = 0.0
         self.state = State.WAITING
         self.error: RelayError | None = None
         self.first_at = self.ended_at = 0.0
-        self.last_disconnect: str | None = None
         self.status = 0
         self._fields: Headers | bytes = NO_FIELDS
         self.length: int | None = None
@@ -181,8 +156,10 @@ class Generation:
         return self.state in _ENDED
 
     @property
-    def readers(self) -> int:
-        return len(self._listeners)
+    def outlives(self) -> bool:
+        """Nothing is kept of what is being passed on as it comes."""
+        passing = self.state is State.STREAMING and self.fanout is None and self.captured is None
+        return self.resumable and not passing
 
     @property
     def events(self) -> int:
@@ -215,49 +192,6 @@ class Generation:
     def is_stream(self) -> bool:
         """Whether what it answers, or will answer, are events."""
         return self.fanout is not None or isinstance(self._transfer, Stream)
-
-    # Listeners
-
-    def listen(self, listener: Listener) -> None:
-        self._orphaned_at = 0.0
-        self._office.orphans.pop(self, None)
-        self._listeners = (*self._listeners, listener)
-
-    def leave(self, listener: Listener, reason: CloseReason, *, known: bool) -> None:
-        """A listener has gone. `known`: it may come back, because it knows what this is called."""
-        if listener not in self._listeners:
-            return
-        self._listeners = tuple(other for other in self._listeners if other is not listener)
-        if reason is not CloseReason.FINISHED:
-            self.last_disconnect = reason.value
-        if self._listeners:
-            return
-        if self.over:
-            return
-        passing = self.state is State.STREAMING and self.fanout is None and self.captured is None
-        if not self.resumable or passing or not self.grace or not (known or self.grace == math.inf):
-            self.give_up(Orphaned("the reader has left"))
-        else:
-            self.expect()
-
-    def visit(self) -> None:
-        """Somebody asks how it goes: that counts as a reader who comes back."""
-        if self._orphaned_at:
-            self._orphaned_at = self._office.wheel.now
-
-    def expect(self) -> None:
-        """Nobody reads it, but somebody knows its name. Of too many such, the one that has been so for longest ends."""
-        orphans = self._office.orphans
-        self._orphaned_at = self._office.wheel.now
-        orphans.pop(self, None)
-        orphans[self] = None
-        if len(orphans) > self._office.retention.orphans:
-            next(iter(orphans)).give_up(Orphaned("too many streams have no reader"))
-        self._watch(self._orphan_left(self._orphaned_at))
-
-    def _orphan_left(self, now: float) -> float:
-        """Seconds that it may still be without a reader."""
-        return self._orphaned_at + min(self.grace, self._office.retention.orphan) - now
 
     # Ask
 
@@ -509,11 +443,3 @@ class Generation:
             return 0
         orphan = self._due_orphan(now)
         return 0 if self.over else min((at for at in (when, orphan) if at), default=0)
-
-    def _due_orphan(self, now: float) -> float:
-        if not self._orphaned_at:
-            return 0
-        left = self._orphan_left(now)
-        if left <= 0:
-            self.give_up(Orphaned("nobody has come back to read the stream"))
-        return now + left

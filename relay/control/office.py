@@ -16,6 +16,7 @@ from relay.net.pulse import Pulse
 from relay.net.timers import Wheel
 
 if TYPE_CHECKING:
+    from relay.control.audience import Audience
     from relay.control.exchange import Exchange
     from relay.control.generation import Generation
 
@@ -69,5 +70,5 @@ class Office:
     page: bool = True
     draining: bool = False
     open: dict[Exchange, None] = field(default_factory=dict)
-    orphans: dict[Generation, None] = field(default_factory=dict)
+    orphans: dict[Audience, None] = field(default_factory=dict)
     ended: Ended = field(default_factory=Ended)
