@@ -21,7 +21,6 @@ from relay.control.access import Record
 from relay.control.generation import Generation
 from relay.control.office import Office
 from relay.control.polling import Polling
-from relay.control.router import Resumable, Route
 from relay.control.silence import Silence
 from relay.control.state import State
 from relay.control.streams import Join, Poll, Reply
@@ -35,13 +34,10 @@ from relay.errors import (
     ClientLeft,
     CloseReason,
     Drained,
-    KeyReused,
     NotFound,
     NotKept,
     PayloadTooLarge,
     RelayError,
-    RequestPending,
-    TooManyOrphans,
     UpstreamReported,
 )
 from relay.flow import overflow
@@ -49,9 +45,6 @@ from relay.flow.overflow import Lag, Mode
 from relay.net.service import Client
 from relay.wire import dialect, headers
 from relay.wire.head import Headers, RequestHead
-
-# A reader that lags is looked at so often (seconds).
-_LAG_LOOK = 1.0
 
 
 class _Phase(enum.Enum):
@@ -68,7 +61,6 @@ class Exchange:
 
     __slots__ = (
         "_after",
-        "_began_at",
         "_client",
         "_generation",
         "_lent",
@@ -103,8 +95,7 @@ class Exchange:
         self._reader: Reader | None = None
         self._after = 0
         self._lent = False  # the body is the generation's
-        self._began_at = office.wheel.now
-        self._silence = Silence(office.timing, self._began_at)
+        self._silence = Silence(office.timing, office.wheel.now)
         self.body = RequestBody(
             client.gate, office.wheel, limit=office.request_limit, keep=office.replay_limit, overrun=self._overrun
         )
@@ -148,14 +139,6 @@ class Exchange:
         except RelayError as error:
             self._refuse(error)
 
-    def _find_route(self) -> Route:
-        route = self._office.router.match(self._request.path)
-        if route is None:
-            raise NotFound("no route for this path")
-        if route.upstream.credential is not None:
-            auth.check_origin(self._request, self._office.hosts)
-        return route
-
     def _await_body(self, then: Callable[[], None]) -> None:
         """Do this when the request is whole: its body matters, but only as a whole."""
         if self._request.framing.empty:
@@ -169,14 +152,13 @@ class Exchange:
 
     def _generate(self) -> None:
         office, request, said = self._office, self._request, self._wishes
-        route = self._find_route()
+        route = office.router.match(request.path)
+        if route is None:
+            raise NotFound("no route for this path")
+        if route.upstream.credential is not None:
+            auth.check_origin(request, office.hosts)
         self._record.route, self._record.upstream = route.pattern, route.upstream.name
-        asked = said.resumable or said.respond_async
-        resumable = bool(office.retention.finished) and (
-            route.resumable is Resumable.ALWAYS or (route.resumable is Resumable.ASK and asked)
-        )
-        if resumable and said.respond_async and len(office.orphans) >= office.retention.orphans:
-            raise TooManyOrphans("too many streams have no reader; read one, or try again later")
+        resumable = streams.will_be_kept(office, route, said)
         mode = said.overflow or route.overflow
         generation = self._generation = Generation(
             office,
@@ -231,16 +213,7 @@ class Exchange:
             self._polling.start()
             return
         said = self._wishes
-        # It may have changed since the head was read.
-        if self._office.hub.find(generation.stream_id) is not generation:
-            if said.key is not None and not errand.native:
-                raise RequestPending("what this Idempotency-Key began has just been forgotten")
-            raise NotFound("there is no such stream, or it is no longer kept")
-        streams.check_position(generation, errand.after)
-        if said.key is not None and not errand.native and not generation.body.same_as(self.body):
-            if not generation.body.ended:
-                raise RequestPending("the first request with this Idempotency-Key is still being sent")
-            raise KeyReused("this Idempotency-Key was sent with another body before")
+        streams.check_join(self._office, errand, said, self.body)
         if said.respond_async and not errand.native:
             generation.visit()
             self._respond(*streams.accepted(generation))

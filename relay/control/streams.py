@@ -22,18 +22,21 @@ from urllib.parse import parse_qsl
 import orjson
 
 from relay.control import auth, caller
+from relay.control.router import Resumable, Route
 from relay.control.state import State, describe
 from relay.control.wishes import Wishes
 from relay.errors import (
     AheadOfTail,
     BadRequest,
     EventsGone,
+    KeyReused,
     MethodNotAllowed,
     NotFound,
     NotKept,
     Orphaned,
     RequestPending,
     StreamFailed,
+    TooManyOrphans,
 )
 from relay.wire import headers, sse
 from relay.wire.head import Headers, RequestHead
@@ -41,6 +44,7 @@ from relay.wire.head import Headers, RequestHead
 if TYPE_CHECKING:
     from relay.control.generation import Generation
     from relay.control.office import Office
+    from relay.core.request import RequestBody
 
 JSON: Headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
 LATEST = -1
@@ -218,6 +222,35 @@ def check_position(generation: Generation, after: int) -> None:
         raise AheadOfTail(f"the stream has {tail} events so far")
     if log is not None and after < tail and after + 1 < log.oldest:
         raise EventsGone(log.oldest)
+
+
+def check_join(office: Office, join: Join, wishes: Wishes, body: RequestBody) -> None:
+    """The whole of a request is here, and what its head had asked for may have changed since. Raises what its client is
+    told then; and who sends an Idempotency-Key again must send the same request."""
+    generation = join.generation
+    by_key = wishes.key is not None and not join.native
+    if office.hub.find(generation.stream_id) is not generation:
+        if by_key:
+            raise RequestPending("what this Idempotency-Key began has just been forgotten")
+        raise NotFound("there is no such stream, or it is no longer kept")
+    check_position(generation, join.after)
+    if by_key and not generation.body.same_as(body):
+        if not generation.body.ended:
+            raise RequestPending("the first request with this Idempotency-Key is still being sent")
+        raise KeyReused("this Idempotency-Key was sent with another body before")
+
+
+def will_be_kept(office: Office, route: Route, wishes: Wishes) -> bool:
+    """Whether what a request begins can be resumed. Raises TooManyOrphans where nobody would read it at first, and
+    there are too many of that kind."""
+    asked = wishes.resumable or wishes.respond_async
+    if not office.retention.finished or not (
+        route.resumable is Resumable.ALWAYS or (route.resumable is Resumable.ASK and asked)
+    ):
+        return False
+    if wishes.respond_async and len(office.orphans) >= office.retention.orphans:
+        raise TooManyOrphans("too many streams have no reader; read one, or try again later")
+    return True
 
 
 def _settled(generation: Generation, after: int) -> int:
