@@ -63,7 +63,6 @@ class Server:
         self.empty = asyncio.Event()
         self.empty.set()
         self._listening: list[asyncio.Server | Listener] = []
-        self.turned_away = 0
 
     @property
     def connections(self) -> int:
@@ -124,7 +123,6 @@ class Server:
 
     def opened(self, connection: Connected) -> bool:
         if len(self._open) >= self._bound or self.draining:
-            self.turned_away += 1
             return False
         self._open.add(connection)
         self.empty.clear()
