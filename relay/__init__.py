@@ -35,7 +35,8 @@ socket, no clock and no logging: those floors are functions of the bytes and the
         tokens       names that nobody guesses
         access       the record of an exchange, and the access log
     net/             the only floor with transports
-        poller       which connections in the clear have something to read: one epoll for all of them
+        poller       which connections in the clear have something to read: one epoll for all of them; what is sent when
+                     all were read
         transport    a connection in the clear: a socket that is its own transport
         server       listen, bound the connections, drain
         listener     where clients come in, in the clear
@@ -96,7 +97,8 @@ One token's trip
     provider socket -> Poller, once a turn           one read of each socket that has something
                     -> ChunkedBody.take(count)       strip the transfer coding
                     -> Stream.feed(payload)          whole events, counted; one that may be the last is kept
-                    -> Connection1.send              re-frame, one send
+                    -> Connection1.send              re-frame, and post it
+                    -> Poller, once a turn           one send to each socket for which something was posted
                     -> client socket
 
     provider socket -> Engine.receive(bytes)         over HTTP/2: walk the frames, join a stream's DATA
@@ -104,12 +106,12 @@ One token's trip
                     -> Stream2.send                  a DATA frame; all streams of this turn leave in one write
                     -> client socket
 
-Any of the two above with any of the two below: three Python frames (beside the poller's, one for all of a turn; and a
-fourth for the first event of a turn to an HTTP/2 client, which plans the write); no task, no queue, no await, no timer
-object, no JSON. Several events in one read are one write. What arrives in pieces waits in the framer for its end. A
-socket that does not take everything switches its reader to the ring, and so does a stream without a window; a ring
-above its high mark closes the gate, and the provider's socket is not read, or its stream's window not opened, until it
-is below the low one.
+Any of the two above with any of the two below: three Python frames (beside the poller's, which are for all of a turn;
+and a fourth for the first event of a turn whose end must be planned: to an HTTP/2 client, or from TLS); no task, no
+await, no timer object, no JSON, and nothing waits for longer than its turn. Several events in one read are one write.
+What arrives in pieces waits in the framer for its end. A socket that does not take everything switches its reader to
+the ring, and so does a stream without a window; a ring above its high mark closes the gate, and the provider's socket
+is not read, or its stream's window not opened, until it is below the low one.
 tests/core/test_budget.py and test_budget2.py count the frames, writes and copies, so that this stays true.
 
 A stream that can be resumed takes the same three:
@@ -143,7 +145,7 @@ Where each rule lives
     which headers cross                   wire/headers.py
     what is ambiguous and refused         wire/head.py, http1.py, heads2.py
     what is a flood                       wire/flood.py
-    who is read, and when                 net/poller.py
+    who is read, and when; what is sent   net/poller.py
     whose turn it is on a connection      net/connection2.py
     how much may wait, and what then      flow/overflow.py
     who stops reading the provider        flow/gate.py

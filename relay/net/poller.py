@@ -1,6 +1,7 @@
 """Which connections in the clear have something to read, or room to write: an epoll of the relay's own.
 
         the loop -> its epoll -> Poller -> the relay's epoll -> SocketTransport -> recv_into(INPUT) -> its taker
+                                     `--> what was posted -> send, for one socket after another
 
 The loop sees it as one file to be read, and runs everything else as ever: timers, tasks, TLS. What a loop keeps and
 does for each connection (a handle, a transport, a context to run in) has left the processor's caches by the time of the
@@ -16,6 +17,12 @@ keeps in memory for a stream, which is two connections:
 The relay with this to the relay with uvloop's transports (four pairs): 0.87, 0.89; memory 0.58 at 4,000 streams. The
 same told of edges (EPOLLET), which the kernel need not look at again, but which must not be missed (six pairs): 1.03,
 0.98, so it asks for levels.
+
+What the hot path writes is posted, and sent when all have been read: a send is the kernel's whole way to the other
+side. Those that follow one another find it in the processor's caches, and a client on the same machine still awake for
+its next piece. CPU per event with that to without (two sets of three and four pairs, at 500 x 20/s, at 4,000 x 10/s,
+and there with an HTTP/2 provider): 0.89 and 0.98; 0.90 and 0.92; 0.80 and 0.83. It delays an event by 0.01, 0.02 and
+0.06 ms in the median. With 16 in place of POSTED_MOST that is half, and no cheaper; 64 are no cheaper either.
 """
 
 from __future__ import annotations
@@ -37,6 +44,8 @@ NOT, BYTES, COUNT, QUIET = range(4)
 
 # So many connections are served before the loop sees to anything else.
 _BATCH = 256
+# What is posted waits for no more than so many others, and is no longer than so many bytes: 256 KiB in all.
+POSTED_MOST, POSTED_LIMIT = 32, 8 * 1024
 
 # Where every event passes, a name of this module is found faster than one of another's.
 _READABLE = select.EPOLLIN
@@ -44,10 +53,13 @@ _TCP, _QUICK_ACK = socket.IPPROTO_TCP, socket.TCP_QUICKACK
 
 
 class Poller:
-    """Belongs to one loop, from its making until `close`."""
+    """Belongs to one loop, from its making until `close`. `posted` have something to be sent at the end of this turn of
+    the loop; `woken`: that is planned."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.posted: list[SocketTransport] = []
+        self.woken = False
         self._epoll = select.epoll()
         # By descriptor: those of a process are small numbers.
         self._transports: list[SocketTransport | None] = []
@@ -96,8 +108,35 @@ class Poller:
         if 0 <= descriptor < len(self._transports):
             self._transports[descriptor] = None
 
+    def wake(self) -> None:
+        self.woken = True
+        self.loop.call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self.send_posted()
+        self.woken = False
+
+    def send_posted(self) -> None:
+        posted = self.posted
+        for transport in posted:  # one that is posted meanwhile has its turn, too
+            data = transport.posted
+            if data:
+                transport.posted = b""
+                try:
+                    try:
+                        sent = transport.send(data)
+                    except OSError as error:
+                        transport.failed(error, data)
+                    else:
+                        if sent != len(data):
+                            transport.keep(data[sent:])
+                except Exception as error:  # a defect in one must not cost the others what they have to say
+                    self.complain(transport, error)
+        posted.clear()
+
     def _serve(self) -> None:
         """Read whatever there is. One read each: whoever has more has the next turn."""
+        self.woken = True
         transports = self._transports
         for descriptor, events in self._epoll.poll(0, _BATCH):
             transport = transports[descriptor]
@@ -124,6 +163,7 @@ class Poller:
                     transport.taker.take(count)
             except Exception as error:  # a defect in one must not cost the others their turn
                 self.complain(transport, error)
+        self._end_turn()
 
     def complain(self, transport: SocketTransport, error: Exception) -> None:
         """A defect of its protocol ends a connection."""

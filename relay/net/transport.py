@@ -1,9 +1,9 @@
 """A connection in the clear: a socket that is its own transport.
 
 What asyncio calls a transport (asyncio.Transport), for as much of it as relay's protocols ask for, with two things
-more: its `send` is the system's, for whoever knows that nothing else waits to be sent (the hot path does); and what it
-reads may stay in INPUT (`tell`). Its buffer holds what a write has left over, and its high mark is 0: the protocol is
-paused when there is anything in it, and resumed when all of it was sent.
+more: what is `posted` on it is sent by the poller at the end of the turn, or goes before whatever is written until
+then; and what it reads may stay in INPUT (`tell`). Its buffer holds what a write has left over, and its high mark is 0:
+the protocol is paused when there is anything in it, and resumed when all of it was sent.
 
         OPEN --close--> CLOSING --all is sent--> LOST        connection_lost is told in a turn of its own, and behind
           \\---------- abort, an error ----------/            it the descriptor is closed (poller.py says why)
@@ -54,11 +54,12 @@ class SocketTransport(socket.SocketType):
         "_ends",
         "_error",
         "_kept",
-        "_poller",
         "_reads",
         "_state",
         "how",
         "peer",
+        "poller",
+        "posted",
         "protocol",
         "taker",
         "watched",
@@ -73,8 +74,9 @@ class SocketTransport(socket.SocketType):
         self.taker: Taker = NOBODY
         self.how = NOT
         self.watched = 0
+        self.posted = b""
         self._reads = BYTES  # how it is read when it is
-        self._poller = poller
+        self.poller = poller
         self._state = _State.OPEN
         self._kept: bytearray | None = None
         self._ends = False  # nothing will be written behind what is kept
@@ -89,8 +91,8 @@ class SocketTransport(socket.SocketType):
             try:
                 self.connect(address)
             except BlockingIOError:
-                reaching = self.protocol = _Reaching(self._poller.loop)
-                self._poller.watch(self, select.EPOLLOUT)
+                reaching = self.protocol = _Reaching(self.poller.loop)
+                self.poller.watch(self, select.EPOLLOUT)
                 await reaching.done
                 number = self.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if number:
@@ -136,7 +138,7 @@ class SocketTransport(socket.SocketType):
 
     def _watch(self, events: int) -> None:
         try:
-            self._poller.watch(self, events)
+            self.poller.watch(self, events)
         except OSError as error:
             self._lose(error)
 
@@ -163,7 +165,11 @@ class SocketTransport(socket.SocketType):
     # Writing
 
     def write(self, data: bytes) -> None:
-        """Send it, or keep what the socket does not take. Behind an end, or a reset, it is dropped."""
+        """Send it, behind what was posted, or keep what the socket does not take. Behind an end, or a reset, it is
+        dropped."""
+        if self.posted:
+            data = self.posted + data
+            self.posted = b""
         if self._kept is not None:
             if not self._ends:
                 self._kept += data
@@ -212,7 +218,7 @@ class SocketTransport(socket.SocketType):
         try:
             told()
         except Exception as error:
-            self._poller.complain(self, error)
+            self.poller.complain(self, error)
 
     def _send_kept(self) -> None:
         if self._kept is not None:
@@ -234,13 +240,15 @@ class SocketTransport(socket.SocketType):
                 self._lose(None)
 
     def get_write_buffer_size(self) -> int:
-        return len(self._kept or b"")
+        return len(self._kept or b"") + len(self.posted)
 
     def can_write_eof(self) -> bool:
         return True
 
     def write_eof(self) -> None:
         """End our side, when what was written has been taken."""
+        if self.posted:
+            self.write(b"")
         self._ends = True
         if self._kept is None and self._state is not _State.LOST:
             self._end()
@@ -263,6 +271,8 @@ class SocketTransport(socket.SocketType):
 
     def close(self) -> None:
         """When what was written has been taken; nothing is read any more."""
+        if self.posted:
+            self.write(b"")
         if self._state is _State.OPEN:
             self._state = _State.CLOSING
             self.pause_reading()
@@ -278,8 +288,8 @@ class SocketTransport(socket.SocketType):
             self._state = _State.LOST
             self._kept = None
             self.how = NOT
-            self._poller.loop.call_soon(self._leave, error)
-            self._poller.watch(self, 0)
+            self.poller.loop.call_soon(self._leave, error)
+            self.poller.watch(self, 0)
 
     def _leave(self, error: OSError | None) -> None:
         try:
@@ -291,7 +301,7 @@ class SocketTransport(socket.SocketType):
         self._state = _State.LOST
         self.protocol = self.taker = NOBODY
         self._error = None
-        self._poller.forget(self)
+        self.poller.forget(self)
         super().close()
 
     def get_extra_info(self, name: str) -> Any:

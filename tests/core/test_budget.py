@@ -23,7 +23,7 @@ from relay.core.reader import Reader
 from relay.core.stream import Stream
 from relay.flow.overflow import ANSWER
 from relay.net.connection1 import Connection1
-from relay.net.poller import Poller
+from relay.net.poller import POSTED_MOST, Poller
 from relay.net.timers import Wheel
 from relay.net.transport import SocketTransport
 from relay.wire import chunked
@@ -39,9 +39,12 @@ EVENT = b'data: {"id":"chatcmpl-1","choices":[{"index":0,"delta":{"content":" to
 READ = chunked.encode(EVENT)
 LARGE = b"data: " + b"x" * 60_000 + b"\n\n"
 
-# Pinned as measured. Three frames: ChunkedBody.take, Stream.feed, Connection1.send.
-FRAMES = ["take", "feed", "send"]
-C_CALLS = 11
+# Pinned as measured. Three frames: ChunkedBody.take, Stream.feed, Connection1.send; and one for all of a turn, which
+# sends what was posted in it.
+EACH = ["take", "feed", "send"]
+TURN = ["send_posted"]
+FRAMES = [*EACH, *TURN]
+C_CALLS = 15
 # Of an event's size, at the highest moment. What is taken out of the chunk takes the place of the last event, which is
 # let go; beside it there is the chunk that is made of it.
 COPIES = 1
@@ -49,7 +52,7 @@ COPIES = 1
 # was read is taken out of the buffer before it is known to be one chunk.
 LARGE_COPIES = 4
 # What is called by the tests themselves on the way in.
-OWN = ("calls", "<lambda>", "__call__", "ten")
+OWN = ("calls", "<lambda>", "__call__", "ten", "together", "turn")
 
 
 class Send:
@@ -68,11 +71,25 @@ class Send:
 SEND = Send.__call__.__code__
 
 
+class Desk(Poller):
+    """The poller's other half, in the middle of a turn: a test says when it is over."""
+
+    def __init__(self) -> None:
+        self.posted = []
+        self.woken = True
+
+    def turn(self) -> None:
+        self.send_posted()
+
+
+DESK = Desk()
+
+
 class Transport(SocketTransport):
     __slots__ = ("send",)
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
-        super().__init__(cast(Poller, None), socket.AF_UNIX)
+        super().__init__(DESK, socket.AF_UNIX)
         os.close(self.detach())
         self.send = Send(write)  # type: ignore[assignment,method-assign]
 
@@ -89,7 +106,7 @@ class Connection(Connection1):
 
 
 class Socket:
-    """As a loop reads one: into the buffer, and then says how much."""
+    """As the poller reads one: into the buffer, and then says how much; the turn has no other."""
 
     def __init__(self, body: Body) -> None:
         self.take = body.take
@@ -97,6 +114,7 @@ class Socket:
     def __call__(self, data: bytes) -> None:
         INPUT[: len(data)] = data
         self.take(len(data))
+        DESK.turn()
 
 
 class Chain:
@@ -152,12 +170,32 @@ def test_one_event_is_three_frames_and_one_write() -> None:
     assert len(built_in) == C_CALLS, built_in
 
 
+@pytest.mark.parametrize("streams", [2, 10, POSTED_MOST - 1])
+def test_events_of_many_streams_in_one_turn_cost_the_same_each(streams: int) -> None:
+    written: list[int] = []
+    sockets = [Chain(lambda data, number=number: written.append(number)).receive for number in range(streams)]  # type: ignore[misc]
+    written.clear()
+
+    def together() -> None:
+        for each in sockets:
+            INPUT[: len(READ)] = READ
+            each.take(len(READ))
+        assert written == []
+        DESK.turn()
+
+    frames, built_in = calls(together)
+    assert frames == [*EACH * streams, *TURN]
+    assert written == list(range(streams))
+    assert built_in.count("send") == streams
+
+
 def test_a_socket_that_was_full_for_a_while_costs_no_more_when_it_takes_bytes_again() -> None:
     written: list[bytes] = []
     chain = Chain(written.append)
     chain.connection._hold()
     chain.receive(READ)
     chain.connection._go_on()
+    DESK.turn()
     written.clear()
     assert calls(lambda: chain.receive(READ))[0] == FRAMES
     assert written == [READ]

@@ -23,17 +23,17 @@ from relay.wire import chunked, frames
 from relay.wire.chunked import ChunkedBody
 from relay.wire.dialect import CHAT
 from tests.core.fakes import STREAM_ID, Clock, Owner, Pulse, Sink, Told, ignore, numbered
-from tests.core.test_budget import EVENT, READ, Connection, Socket, calls
+from tests.core.test_budget import EACH, EVENT, READ, TURN, Connection, Socket, calls
 from tests.core.test_budget2 import Client2
 from tests.wire.peer2 import frame
 from tests.wire.test_chunked import Consumer
 
 # As a stream without a log.
-TO_HTTP1 = ["take", "feed", "send"]
-TO_HTTP2 = ["take", "feed", "send"]
-TO_HTTP2_FIRST = [*TO_HTTP2, "wake"]
+TO_HTTP1 = [*EACH, *TURN]
+TO_HTTP2 = [*EACH, *TURN]
+TO_HTTP2_FIRST = [*EACH, "wake", *TURN]
 # Of C: what is asked of the event, the log's own, and the write.
-C_CALLS = {1: 10, 2: 11}
+C_CALLS = {1: 14, 2: 12}
 # At every 64th event: the log packs what it has.
 PACK_FRAMES = 16
 READERS = 10
@@ -124,7 +124,7 @@ def test_each_further_reader_is_one_frame_and_one_write(readers: int) -> None:
     chain = http1(written.append, readers)
     written.clear()
     names, _ = calls(lambda: chain.receive(READ))
-    assert names == [*TO_HTTP1[:-1], *["send"] * readers]
+    assert names == [*EACH[:-1], *["send"] * readers, *TURN]
     assert written == [chunked.encode(tagged(chain))] * readers
 
 
@@ -133,14 +133,14 @@ def test_readers_on_one_http2_connection_are_one_write_together() -> None:
     chain, client = http2(written.append, READERS)
     written.clear()
     names, _ = calls(lambda: chain.receive(READ))
-    assert names == [*TO_HTTP2_FIRST, *["send"] * (READERS - 1)]
+    assert names == [*EACH, "wake", *["send"] * (READERS - 1), *TURN]
     client.soon.turn()
     assert written == [b"".join(frame(frames.DATA, 0, 2 * n + 1, tagged(chain)) for n in range(READERS))]
 
 
 def test_an_event_that_nobody_reads_is_two_frames() -> None:
     chain = http1(deque[bytes](maxlen=0).append, readers=0)
-    assert calls(lambda: chain.receive(READ))[0] == TO_HTTP1[:-1]
+    assert calls(lambda: chain.receive(READ))[0] == [*EACH[:-1], *TURN]
 
 
 @pytest.mark.parametrize("together", [2, 5, 50])

@@ -8,10 +8,17 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
+from relay.core.reader import Reader
+from relay.flow.gate import Gate
+from relay.flow.overflow import ANSWER
+from relay.net.connection1 import Connection1
 from relay.net.poller import Poller
+from relay.net.timers import Wheel
 from relay.net.transport import SocketTransport
+from relay.wire.head import CHUNKED
+from tests.core.fakes import Clock
 
 RESET = struct.pack("ii", 1, 0)
 MUCH = bytes(range(256)) * 16384  # more than two sockets hold
@@ -51,6 +58,26 @@ class Heard(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.told.append("lost")
         self.error = error
+
+
+class Answering(Connection1):
+    """In the middle of an answer in chunks, whose reader does not keep to what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(cast(Wheel, Clock()), 60.0)
+        self._begin(b"", CHUNKED, Reader(ANSWER, Gate(None)))
+        self._take_head()
+        self.lost = False
+
+    def pause_writing(self) -> None:
+        self._blocked_at = 1.0
+        self._hold()
+
+    def _ignore(self) -> None:
+        pass
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost = True
 
 
 class Scene:

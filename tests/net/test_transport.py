@@ -5,24 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from typing import cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.core.reader import Reader
-from relay.flow.gate import Gate
-from relay.flow.overflow import ANSWER
-from relay.net.connection1 import Connection1
-from relay.net.timers import Wheel
 from relay.net.transport import SocketTransport
 from relay.wire import chunked
-from relay.wire.head import CHUNKED
 from relay.wire.input import INPUT
-from tests.core.fakes import Clock
 from tests.net.pooling import run, until
-from tests.net.scene import MUCH, RESET, Heard, descriptors, read_all, scene, turns, unanswering
+from tests.net.scene import MUCH, RESET, Answering, Heard, descriptors, read_all, scene, turns, unanswering
 
 
 def test_what_comes_is_given_to_the_protocol_and_then_the_end() -> None:
@@ -163,7 +155,7 @@ def test_an_abort_loses_what_waits() -> None:
 
 
 def test_nothing_is_sent_behind_what_was_dropped() -> None:
-    """The hot path sends without asking what became of the connection in this turn."""
+    """The poller sends what was posted without asking what became of the connection in this turn."""
 
     async def test() -> None:
         with scene() as stage:
@@ -240,25 +232,6 @@ def test_whatever_is_done_the_peer_gets_all_that_was_written_before_the_end(acts
             assert stage.complaints == []
 
     run(test)
-
-
-class Answering(Connection1):
-    """In the middle of an answer in chunks, whose reader does not keep to what it is told."""
-
-    def __init__(self) -> None:
-        super().__init__(cast(Wheel, Clock()), 60.0)
-        self._begin(b"", CHUNKED, Reader(ANSWER, Gate(None)))
-        self._take_head()
-
-    def pause_writing(self) -> None:
-        self._blocked_at = 1.0
-        self._hold()
-
-    def _ignore(self) -> None:
-        pass
-
-    def connection_lost(self, error: Exception | None) -> None:
-        pass
 
 
 def test_a_chunk_never_overtakes_what_is_kept() -> None:
