@@ -30,7 +30,7 @@ class Out(Protocol):
 
 class Sink(Out, Protocol):
     """Where a reader's pieces go: one message on a connection. `net` implements it. What it is sent it frames and
-    writes at once; after that it may have said `block`."""
+    writes, at once or at the end of the loop's turn; then, or while another is sent something, it may say `block`."""
 
     def finish(self) -> None:
         """Everything was sent: end the message cleanly."""

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 # there are; the same quietly (quiet.py).
 NOT, BYTES, COUNT, QUIET = range(4)
 
-# So many connections are served before the loop sees to anything else.
-_BATCH = 256
+# So many connections are served before what they brought is sent, and the loop sees to anything else.
+_BATCH = 32
 # What is posted waits for no more than so many others, and is no longer than so many bytes: 256 KiB in all.
 POSTED_MOST, POSTED_LIMIT = 32, 8 * 1024
 
@@ -53,8 +53,8 @@ _TCP, _QUICK_ACK = socket.IPPROTO_TCP, socket.TCP_QUICKACK
 
 
 class Poller:
-    """Belongs to one loop, from its making until `close`. `posted` have something to be sent at the end of this turn of
-    the loop; `woken`: that is planned."""
+    """Belongs to one loop, from its making until `close`. `posted`: who may have something to be sent at the end of the
+    loop's turn; `woken`: that is planned."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -66,7 +66,7 @@ class Poller:
         loop.add_reader(self._epoll.fileno(), self._serve)
 
     def close(self) -> None:
-        """Nothing is read or written any more: what is open is lost."""
+        """Nothing is read any more, or written, but for what was posted: what is open is lost."""
         if self._epoll.closed:
             return
         for transport in self._transports:
@@ -113,12 +113,12 @@ class Poller:
         self.loop.call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
-        self.send_posted()
         self.woken = False
+        self.send_posted()
 
     def send_posted(self) -> None:
-        posted = self.posted
-        for transport in posted:  # one that is posted meanwhile has its turn, too
+        posted, self.posted = self.posted, []
+        for transport in posted:
             data = transport.posted
             if data:
                 transport.posted = b""
@@ -132,11 +132,16 @@ class Poller:
                             transport.keep(data[sent:])
                 except Exception as error:  # a defect in one must not cost the others what they have to say
                     self.complain(transport, error)
-        posted.clear()
 
     def _serve(self) -> None:
-        """Read whatever there is. One read each: whoever has more has the next turn."""
         self.woken = True
+        try:
+            self._read()
+        finally:
+            self._end_turn()
+
+    def _read(self) -> None:
+        """Read whatever there is. One read each: whoever has more has the next turn."""
         transports = self._transports
         for descriptor, events in self._epoll.poll(0, _BATCH):
             transport = transports[descriptor]
@@ -163,7 +168,6 @@ class Poller:
                     transport.taker.take(count)
             except Exception as error:  # a defect in one must not cost the others their turn
                 self.complain(transport, error)
-        self._end_turn()
 
     def complain(self, transport: SocketTransport, error: Exception) -> None:
         """A defect of its protocol ends a connection."""

@@ -181,6 +181,8 @@ class SocketTransport(socket.SocketType):
             else:
                 if sent < len(data):
                     self.keep(data[sent:])
+        elif self._state is _State.LOST:
+            self._shut()  # what is posted behind it must not be sent
 
     def keep(self, rest: bytes) -> None:
         """What the socket has not taken of a write."""
@@ -234,6 +236,8 @@ class SocketTransport(socket.SocketType):
         if self._ends:
             self._end()
         self._call(self.protocol.resume_writing)
+        if self._state is _State.CLOSING and self.posted:
+            self.write(b"")
         if self._kept is None:
             self._watch(self.watched & ~select.EPOLLOUT)
             if self._state is _State.CLOSING:
@@ -271,9 +275,9 @@ class SocketTransport(socket.SocketType):
 
     def close(self) -> None:
         """When what was written has been taken; nothing is read any more."""
-        if self.posted:
-            self.write(b"")
         if self._state is _State.OPEN:
+            if self.posted:
+                self.write(b"")
             self._state = _State.CLOSING
             self.pause_reading()
             if self._kept is None:

@@ -42,7 +42,7 @@ TO_HTTP1 = ["receive", "feed", "send", *TURN]
 TO_HTTP2 = ["receive", "feed", "send"]
 TO_HTTP2_FIRST = [*TO_HTTP2, "wake"]
 FRAMES = 4
-C_CALLS = {1: 17, 2: 13}
+C_CALLS = {1: 16, 2: 13}
 # At the turn's end, for all streams of a connection: _flush_turn, flush.
 FLUSH = ["_flush_turn", "flush"]
 FOREIGN = ("/h2/", "/hpack/", "/hyperframe/")

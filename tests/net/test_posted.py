@@ -3,6 +3,7 @@ nothing is left behind, whatever becomes of the connection in between."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 
@@ -126,6 +127,29 @@ def test_an_end_waits_for_the_rest_of_what_was_posted(end: str) -> None:
     run(test)
 
 
+def test_a_close_waits_for_what_is_posted_when_the_rest_has_been_taken() -> None:
+    piece = b"x" * (POSTED_LIMIT - 10)
+
+    async def test() -> None:
+        with scene() as stage:
+
+            class Resumed(Answering):
+                def resume_writing(self) -> None:
+                    if not sent:
+                        sent.append(piece)
+                        self._go_on()
+                        self.send(piece)
+
+            sent: list[bytes] = []
+            transport, peer = stage.pair(Resumed())
+            transport.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+            transport.write(MUCH)
+            transport.close()
+            assert await read_all(peer) == MUCH + chunked.encode(piece)
+
+    run(test)
+
+
 @pytest.mark.parametrize("end", ["close", "abort", "write_eof"])
 def test_a_peer_that_has_gone_is_noticed_at_the_end(end: str) -> None:
     async def test() -> None:
@@ -159,6 +183,81 @@ def test_a_socket_that_takes_no_more_blocks_its_reader_and_no_other() -> None:
                 sent += 1
             transport.write_eof()
             assert await read_all(peer) == chunked.encode(EVENT) * sent
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "acts",
+    [
+        ["abort", "one", "two", "three"],
+        ["one", "abort", "two", "three", "four"],
+        ["abort", "x" * 2 * POSTED_LIMIT, "one"],
+        ["one", "abort", "close"],
+    ],
+)
+def test_nothing_is_sent_behind_a_gap(acts: list[str]) -> None:
+    """Whoever sends on a connection that was aborted in this turn."""
+
+    async def test() -> None:
+        with scene() as stage:
+            connection, transport, peer = answering(stage)
+            chunks = [chunked.encode(act.encode()) for act in acts if act not in ("abort", "close")]
+
+            def came() -> None:
+                for act in acts:
+                    if act in ("abort", "close"):
+                        getattr(transport, act)()
+                    else:
+                        connection.send(act.encode())
+
+            _, provider = stage.pair(Heard(came))
+            provider.send(b"x")
+            got = await read_all(peer)
+            assert b"".join(chunks).startswith(got)
+            if acts[-1] == "close":
+                assert got == chunks[0], "it was sent before the end"
+
+    run(test)
+
+
+def test_whatever_ends_a_batch_what_was_posted_in_it_leaves() -> None:
+    async def test() -> None:
+        with scene() as stage:
+            connection, _, peer = answering(stage)
+
+            def cancelled() -> None:
+                connection.send(EVENT)
+                raise asyncio.CancelledError
+
+            _, provider = stage.pair(Heard(cancelled))
+            provider.send(b"x")
+            await until(lambda: len(stage.complaints) == 1)
+            assert arrived(peer) == chunked.encode(EVENT)
+            connection.send(EVENT)
+            await turns(2)
+            assert arrived(peer) == chunked.encode(EVENT)
+
+    run(test)
+
+
+def test_who_is_paused_may_have_something_to_say_elsewhere() -> None:
+    async def test() -> None:
+        with scene() as stage:
+            others = [answering(stage) for _ in range(2 * POSTED_MOST)]
+
+            class Talkative(Answering):
+                def pause_writing(self) -> None:
+                    for other, _, _ in others:
+                        other.send(EVENT)
+
+            transport, _ = stage.pair(Talkative())
+            transport.posted = MUCH
+            stage.poller.posted.append(transport)
+            others[0][0].send(EVENT)
+            await turns(3)
+            got = [arrived(peer) for _, _, peer in others]
+            assert got == [chunked.encode(EVENT) * 2] + [chunked.encode(EVENT)] * (len(others) - 1)
 
     run(test)
 
@@ -203,7 +302,8 @@ def test_whatever_is_done_each_peer_gets_its_own_in_order(acts: list[tuple[str, 
                 connection, transport, peer = made[number]
                 piece = bytes([65 + len(written[number]) % 26]) * size
                 match act:
-                    case "send" if number not in ended:
+                    case "send" if number not in ended or number in aborted:
+                        # Who aborts may still send in this turn, until he hears of it.
                         connection.send(piece)
                         written[number] += chunked.encode(piece)
                     case "write" if number not in ended:
