@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 # there are; the same quietly (quiet.py).
 NOT, BYTES, COUNT, QUIET = range(4)
 
-# So many connections are served before what they brought is sent, and the loop sees to anything else.
-_BATCH = 32
-# What is posted waits for no more than so many others, and is no longer than so many bytes: 256 KiB in all.
+# So many connections are served before the loop sees to anything else.
+_BATCH = 256
+# What is posted waits for no more than so many others, or reads, and is no longer than so many bytes: 256 KiB in all.
 POSTED_MOST, POSTED_LIMIT = 32, 8 * 1024
 
 # Where every event passes, a name of this module is found faster than one of another's.
@@ -136,14 +136,17 @@ class Poller:
     def _serve(self) -> None:
         self.woken = True
         try:
-            self._read()
+            ready = self._epoll.poll(0, _BATCH)
+            for at in range(0, len(ready), POSTED_MOST):
+                self._read(ready[at : at + POSTED_MOST])
+                self.send_posted()
         finally:
             self._end_turn()
 
-    def _read(self) -> None:
+    def _read(self, ready: list[tuple[int, int]]) -> None:
         """Read whatever there is. One read each: whoever has more has the next turn."""
         transports = self._transports
-        for descriptor, events in self._epoll.poll(0, _BATCH):
+        for descriptor, events in ready:
             transport = transports[descriptor]
             if transport is None:
                 continue

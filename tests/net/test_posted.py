@@ -83,6 +83,24 @@ def test_no_more_than_so_many_wait() -> None:
     run(test)
 
 
+def test_what_is_posted_waits_for_no_more_than_so_many_reads() -> None:
+    """Whatever those reads cost, and whether they bring anything to be sent."""
+
+    async def test() -> None:
+        with scene() as stage:
+            connection, _, peer = answering(stage)
+            seen: list[bytes] = []
+            providers = [stage.pair(Heard(lambda: connection.send(EVENT)))[1]]
+            for _ in range(2 * POSTED_MOST):
+                providers.append(stage.pair(Heard(lambda: seen.append(arrived(peer))))[1])
+            for provider in providers:
+                provider.send(b"x")
+            await until(lambda: len(seen) == 2 * POSTED_MOST)
+            assert [number for number, data in enumerate(seen, 1) if data] == [POSTED_MOST]
+
+    run(test)
+
+
 @pytest.mark.parametrize("more", [b"and more", b"x" * POSTED_LIMIT])
 def test_a_second_piece_takes_the_first_one_along(more: bytes) -> None:
     async def test() -> None:
