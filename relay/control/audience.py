@@ -1,8 +1,10 @@
 """Who reads a generation, and how long it may be without a reader.
 
-read ----leave----> given up        nothing of it is kept, or nobody knows what it is called
-  ^  ----leave----> orphaned ----grace is over, or too many are----> given up
-  |------listen------|
+        read ----leave----> given up        nothing of it is kept, or nobody knows what it is called
+          ^  ----leave----> orphaned ----grace is over, or too many are----> given up
+          |------listen------|
+
+What becomes of it then is generation.py's.
 """
 
 from __future__ import annotations

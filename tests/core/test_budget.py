@@ -14,6 +14,7 @@ import sys
 import tracemalloc
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any, cast
 
@@ -52,7 +53,7 @@ COPIES = 1
 # was read is taken out of the buffer before it is known to be one chunk.
 LARGE_COPIES = 4
 # What is called by the tests themselves on the way in.
-OWN = ("calls", "<lambda>", "__call__", "ten", "together", "turn")
+OWN = ("calls", "<lambda>", "__call__", "ten", "together", "turn", "write_down")
 
 
 class Send:
@@ -173,7 +174,11 @@ def test_one_event_is_three_frames_and_one_write() -> None:
 @pytest.mark.parametrize("streams", [2, 10, POSTED_MOST - 1])
 def test_events_of_many_streams_in_one_turn_cost_the_same_each(streams: int) -> None:
     written: list[int] = []
-    sockets = [Chain(lambda data, number=number: written.append(number)).receive for number in range(streams)]  # type: ignore[misc]
+
+    def write_down(number: int, data: bytes) -> None:
+        written.append(number)
+
+    sockets = [Chain(partial(write_down, number)).receive for number in range(streams)]
     written.clear()
 
     def together() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -57,10 +58,7 @@ def test_what_a_read_brings_leaves_when_all_have_been_read() -> None:
                 connection.send(EVENT)
                 seen.append([arrived(peer) for _, _, peer in connections])
 
-            providers = [
-                stage.pair(Heard(lambda connection=connection: came(connection)))[1]  # type: ignore[misc]
-                for connection, _, _ in connections
-            ]
+            providers = [stage.pair(Heard(partial(came, connection)))[1] for connection, _, _ in connections]
             for provider in providers:
                 provider.send(b"x")
             await until(lambda: len(seen) == 3)
